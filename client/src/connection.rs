@@ -1,0 +1,210 @@
+//! One connection to the daemon.
+
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
+use protocol::message::{Incoming, ProgressOf, Request};
+use protocol::{Error, Kind, MAX_LINE, Method};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A connection. Calls on it are answered in any order; this client makes one at a time,
+/// except that [`Client::send`] and [`Client::receive`] leave the order to the caller.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` before this hold no newline.
+    scanned: usize,
+    next_id: u64,
+}
+
+impl Client {
+    /// Connects, and makes sure that the other side is this user's own daemon: the directory
+    /// and the peer belong to this uid, and nobody else may enter the directory.
+    ///
+    /// # Errors
+    /// [`Kind::DaemonUnreachable`].
+    pub fn connect(socket: &Path) -> Result<Self, Error> {
+        let unreachable = |what: String| {
+            Error::new(Kind::DaemonUnreachable, what).hint("vcodingctl daemon start")
+        };
+        let me = nix::unistd::geteuid();
+        let directory = socket.parent().unwrap_or(Path::new("/"));
+        let meta = std::fs::symlink_metadata(directory)
+            .map_err(|e| unreachable(format!("no daemon at {}: {e}", socket.display())))?;
+        if !meta.is_dir() || meta.uid() != me.as_raw() || meta.mode() & 0o077 != 0 {
+            return Err(Error::new(
+                Kind::DaemonUnreachable,
+                format!("{} is not a directory of yours alone (uid {}, mode {:o})", directory.display(), meta.uid(), meta.mode() & 0o7777),
+            )
+            .hint(format!("ls -ld {}", directory.display())));
+        }
+        let stream = UnixStream::connect(socket)
+            .map_err(|e| unreachable(format!("no daemon answers at {}: {e}", socket.display())))?;
+        let peer = getsockopt(&stream, sockopt::PeerCredentials)
+            .map_err(|e| unreachable(format!("the peer at {} has no credentials: {e}", socket.display())))?;
+        if peer.uid() != me.as_raw() {
+            return Err(unreachable(format!("{} belongs to uid {}, not to you", socket.display(), peer.uid())));
+        }
+        Ok(Self { stream, buffer: Vec::new(), scanned: 0, next_id: 1 })
+    }
+
+    /// Calls a method and waits for its result.
+    ///
+    /// # Errors
+    /// What the daemon answered, or [`Kind::DaemonUnreachable`] if it went away.
+    pub fn call<M: Method>(&mut self, params: &M::Params) -> Result<M::Output, Error> {
+        self.call_with::<M, serde_json::Value>(params, |_| {})
+    }
+
+    /// The same, with every `progress` notification on the way.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn call_with<M: Method, P: DeserializeOwned>(
+        &mut self,
+        params: &M::Params,
+        mut progress: impl FnMut(P),
+    ) -> Result<M::Output, Error> {
+        let id = self.send::<M>(params, &[])?;
+        loop {
+            let message = self.receive()?;
+            if message.method.as_deref() == Some("progress")
+                && let Some(raw) = &message.params
+                && let Ok(of) = serde_json::from_str::<ProgressOf<P>>(raw.get())
+            {
+                progress(of.progress);
+            }
+            if let Some(result) = answer::<M>(id, message) {
+                return result;
+            }
+        }
+    }
+
+    /// Sends a call, with descriptors that travel on its bytes; returns its id.
+    ///
+    /// # Errors
+    /// [`Kind::DaemonUnreachable`], or [`Kind::InvalidParameters`] for a call over [`MAX_LINE`].
+    pub fn send<M: Method>(&mut self, params: &M::Params, descriptors: &[BorrowedFd<'_>]) -> Result<u64, Error> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.send_line(&Request::new(id, M::NAME, params), descriptors)?;
+        Ok(id)
+    }
+
+    fn send_line(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(message)
+            .map_err(|e| Error::new(Kind::Internal, format!("a call cannot be written as JSON: {e}")))?;
+        line.push(b'\n');
+        if line.len() > MAX_LINE {
+            return Err(Error::new(Kind::InvalidParameters, format!("the call has {} bytes; at most {MAX_LINE} are allowed", line.len())));
+        }
+        let mut rest = &line[..];
+        if !descriptors.is_empty() {
+            let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+            let sent = sendmsg::<()>(
+                self.stream.as_raw_fd(),
+                &[IoSlice::new(rest)],
+                &[ControlMessage::ScmRights(&raw)],
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            )
+            .map_err(|e| gone(&e.into()))?;
+            rest = &rest[sent..];
+        }
+        self.stream.write_all(rest).map_err(|e| gone(&e))
+    }
+
+    /// The next message, waited for.
+    ///
+    /// # Errors
+    /// [`Kind::DaemonUnreachable`] at the end of the connection.
+    pub fn receive(&mut self) -> Result<Incoming, Error> {
+        loop {
+            if let Some(message) = self.buffered()? {
+                return Ok(message);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Reads once from the socket; blocks if nothing is there. For callers that poll
+    /// [`AsFd::as_fd`] themselves; [`Client::buffered`] then gives the messages.
+    ///
+    /// # Errors
+    /// [`Kind::DaemonUnreachable`] at the end of the connection.
+    pub fn fill(&mut self) -> Result<(), Error> {
+        let old = self.buffer.len();
+        if old > MAX_LINE {
+            return Err(Error::new(Kind::InvalidMessage, "the daemon sent a line that is too long"));
+        }
+        self.buffer.resize(old + 64 * 1024, 0);
+        let got = loop {
+            match self.stream.read(&mut self.buffer[old..]) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buffer.truncate(old + got.as_ref().map_or(0, |n| *n));
+        match got {
+            Ok(0) => Err(gone(&std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(()),
+            Err(e) => Err(gone(&e)),
+        }
+    }
+
+    /// A message that has been read already.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidMessage`] if a line is not one.
+    pub fn buffered(&mut self) -> Result<Option<Incoming>, Error> {
+        let Some(at) = self.buffer[self.scanned..].iter().position(|b| *b == b'\n') else {
+            self.scanned = self.buffer.len();
+            return Ok(None);
+        };
+        let end = self.scanned + at;
+        let parsed = serde_json::from_slice(&self.buffer[..end])
+            .map_err(|e| Error::new(Kind::InvalidMessage, format!("the daemon sent a line that is no message: {e}")));
+        self.buffer.drain(..=end);
+        self.scanned = 0;
+        parsed.map(Some)
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// The answer to call `id`, if `message` is it.
+pub(crate) fn answer<M: Method>(id: u64, message: Incoming) -> Option<Result<M::Output, Error>> {
+    // An error without an id answers a line that could not be read: ours, we send one at a time.
+    let ours = message.id == Some(id.into()) || (message.error.is_some() && message.id.as_ref().is_none_or(serde_json::Value::is_null));
+    if message.method.is_some() || !ours {
+        return None;
+    }
+    Some(match (message.error, message.result) {
+        (Some(error), _) => Err(error.into()),
+        (None, Some(raw)) => serde_json::from_str(raw.get())
+            .map_err(|e| Error::new(Kind::VersionMismatch, format!("the daemon's answer to {} is not understood: {e}", M::NAME)).hint("vcodingctl daemon stop")),
+        (None, None) => serde_json::from_str("null")
+            .map_err(|_| Error::new(Kind::InvalidMessage, format!("the daemon's answer to {} is empty", M::NAME))),
+    })
+}
+
+impl Client {
+    /// The answer to call `id`, if `message` is it; for callers that poll.
+    pub fn answer_to<M: Method>(id: u64, message: Incoming) -> Option<Result<M::Output, Error>> {
+        answer::<M>(id, message)
+    }
+}
+
+fn gone(e: &std::io::Error) -> Error {
+    Error::new(Kind::DaemonUnreachable, format!("the daemon closed the connection: {e}")).hint("vcodingctl daemon status")
+}

@@ -1,0 +1,187 @@
+//! `workspace.*`: guests and their lifecycles.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, Timestamp, WorkspaceId, WorkspaceName, WorkspaceRef};
+
+/// Where a workspace is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// `up` is making it.
+    Creating,
+    /// Its guest runs and a real command has come back from it.
+    Ready,
+    /// Its guest is stopped.
+    Stopped,
+    /// `start`, or the way back after the guest was lost, is under way.
+    Starting,
+    Stopping,
+    Destroying,
+    /// The last operation failed half-way; `up` or `start` repairs it.
+    Broken,
+}
+
+/// A workspace, as everybody may see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspaceView {
+    pub id: WorkspaceId,
+    pub name: WorkspaceName,
+    /// The project's directory (its real path).
+    pub project: PathBuf,
+    pub phase: Phase,
+    pub created: Timestamp,
+    /// The image's tag, once it is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The checkpoint that is `base`: 40 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    /// The newest checkpoint's tree is neither `base`'s nor the last applied one.
+    pub unapplied: bool,
+    /// Runs under way.
+    pub runs: u32,
+    /// Why it is `broken`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What isolates a guest, as the kernel and the engine report it, not as it was configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Wall {
+    /// Its network interfaces.
+    pub interfaces: Vec<String>,
+    pub uid: u32,
+    pub gid: u32,
+    /// The five capability sets of its first process, joined: `0` is none at all.
+    pub capabilities: String,
+    pub no_new_privileges: bool,
+    /// The kernel filters its system calls.
+    pub seccomp: bool,
+    pub read_only_root: bool,
+    /// Where the guest can write, and what of the host is mounted.
+    pub mounts: Vec<WallMount>,
+    /// How SSH's bytes get in: `socket` or `stream`.
+    pub carrier: String,
+    pub runtime: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WallMount {
+    pub at: String,
+    pub writable: bool,
+    /// `work folder`, `tmpfs`, `engine`.
+    pub from: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpParams {
+    /// The project's directory; its real path is what counts.
+    pub project: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<WorkspaceName>,
+    /// Build the image anew even if one with this content is there.
+    #[serde(default)]
+    pub rebuild: bool,
+    /// Send `progress` notifications.
+    #[serde(default)]
+    pub progress: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UpResult {
+    pub workspace: WorkspaceView,
+    /// False if the workspace was there already.
+    pub created: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall: Option<Wall>,
+    /// What was kept out of the guest, with the reason; at most 100 are listed.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// How many were kept out in all.
+    #[serde(default)]
+    pub left_out_total: u64,
+    /// Files copied in.
+    #[serde(default)]
+    pub files: u64,
+    /// Remarks, each a sentence.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftOut {
+    pub path: Bytes,
+    pub why: String,
+}
+
+/// One step of a long operation; sent when it begins, when it says something, when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Progress {
+    /// The step's name, for people: `image`, `guest`, `work tree`, …, or a step of the build.
+    pub step: String,
+    pub state: StepState,
+    /// A line of output, or a remark: text from a stranger where it comes from a build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// How long the step took, in milliseconds, at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepState {
+    Started,
+    Output,
+    Done,
+    Cached,
+    Failed,
+}
+
+/// A call that names one workspace and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceParams {
+    pub workspace: WorkspaceRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspaceList {
+    pub workspaces: Vec<WorkspaceView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ShowResult {
+    pub workspace: WorkspaceView,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall: Option<Wall>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestroyParams {
+    pub workspace: WorkspaceRef,
+    /// Destroy even if there is work that was never applied.
+    #[serde(default)]
+    pub force: bool,
+    /// Keep nothing in the trash.
+    #[serde(default)]
+    pub purge: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DestroyResult {
+    pub id: WorkspaceId,
+    pub name: WorkspaceName,
+    /// Its record and history are kept until then, unless it was purged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_until: Option<Timestamp>,
+}

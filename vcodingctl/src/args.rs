@@ -1,0 +1,250 @@
+//! What may be typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args as Group, Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "vcodingctl",
+    version,
+    about = "Gives a coding agent a computer of its own, and you the way back.",
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "First steps, in a project with a Dockerfile:\n  vcodingctl up\n  vcodingctl exec -- ls\n  vcodingctl run claude \"make the failing test pass\"\n  vcodingctl diff\n  vcodingctl apply"
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Group)]
+pub struct Global {
+    /// The workspace, by name or id (default: the one of the project you are in)
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub workspace: Option<String>,
+    /// The project's directory (default: found from where you are)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+    /// Print JSON: one document, or one a line for streams
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say less on standard error
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Never colour
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// The daemon's socket
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make this project's workspace, or make sure that it runs
+    Up {
+        /// Build the image anew
+        #[arg(long)]
+        rebuild: bool,
+    },
+    /// Run a command in the guest; its exit status is the command's
+    Exec(Exec),
+    /// Open a terminal in the guest
+    Shell,
+    /// Run an agent (or a background command after --) and follow it
+    Run(Run),
+    /// List runs
+    Runs,
+    /// Show a run's events
+    Logs {
+        run: String,
+        /// Follow until the run ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// End a run with everything it started
+    Cancel { run: String },
+    /// Record the work tree as it is
+    Checkpoint {
+        /// A name for it
+        #[arg(short = 'm', long = "label", value_name = "LABEL")]
+        label: Option<String>,
+    },
+    /// List checkpoints, newest first
+    Log {
+        /// At most so many
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show what changed between two checkpoints (default: from base to now)
+    Diff {
+        /// From this checkpoint (default: base)
+        from: Option<String>,
+        /// To this one (default: the work tree as it is now)
+        to: Option<String>,
+        /// List the files only
+        #[arg(long)]
+        stat: bool,
+        /// Only these
+        #[arg(last = true, value_name = "PATH")]
+        paths: Vec<OsString>,
+    },
+    /// Bring the work tree back to a checkpoint
+    Rollback {
+        /// The checkpoint: base, @~1, run:ID^, a label, the first digits of its id
+        to: String,
+        /// Only these
+        #[arg(last = true, value_name = "PATH")]
+        paths: Vec<OsString>,
+    },
+    /// Take the work home as a branch; your working tree is not touched
+    Apply {
+        /// The branch (default: vcoding/WORKSPACE)
+        #[arg(long, value_name = "NAME")]
+        branch: Option<String>,
+    },
+    /// List workspaces
+    Ls,
+    /// Show a workspace, and what really isolates it
+    Show,
+    /// Start a stopped guest
+    Start,
+    /// Stop the guest; its files and history stay
+    Stop,
+    /// End a workspace
+    Destroy {
+        /// Even if there is work that was never applied
+        #[arg(long)]
+        force: bool,
+        /// Keep nothing in the trash
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Keep keys on the host, out of every guest
+    Secret {
+        #[command(subcommand)]
+        command: Secret,
+    },
+    /// The daemon itself
+    Daemon {
+        #[command(subcommand)]
+        command: Daemon,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Group)]
+pub struct Exec {
+    /// Pass standard input on (it always is; for those used to docker exec)
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// With a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Set an environment variable (without =VALUE: this shell's)
+    #[arg(short, long, value_name = "K=V")]
+    pub env: Vec<OsString>,
+    /// In this directory, relative to /work
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub directory: Option<OsString>,
+    /// End it after this long: 90, 90s, 5m, 2h
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub timeout: Option<u64>,
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub argv: Vec<OsString>,
+}
+
+#[derive(Debug, Group)]
+pub struct Run {
+    /// The agent, and what it is asked (- reads it from standard input)
+    #[arg(value_name = "AGENT [PROMPT]", num_args = 0..=2)]
+    pub agent: Vec<String>,
+    /// Print the run's id and leave it
+    #[arg(long)]
+    pub detach: bool,
+    /// Go on with the session of that run
+    #[arg(long, value_name = "RUN")]
+    pub resume: Option<String>,
+    /// End it after this long: 90, 90s, 5m, 2h
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub timeout: Option<u64>,
+    /// End it after so many model requests
+    #[arg(long, value_name = "N")]
+    pub max_requests: Option<u64>,
+    /// The model
+    #[arg(long)]
+    pub model: Option<String>,
+    /// A background command instead of an agent
+    #[arg(last = true, value_name = "CMD")]
+    pub argv: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Daemon {
+    /// Start it, if it does not run
+    Start,
+    /// End it; guests and runs go on
+    Stop,
+    /// Say whether it runs, and for which state directory
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Secret {
+    /// Keep a key; its value is read from standard input
+    Set { name: String },
+    /// List the names of kept keys
+    Ls,
+    /// Forget a key
+    Rm { name: String },
+}
+
+/// Milliseconds from `90`, `90s`, `5m`, `2h`.
+fn duration(text: &str) -> Result<u64, String> {
+    let (number, scale) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1000),
+        Some(b'm') => (&text[..text.len() - 1], 60_000),
+        Some(b'h') => (&text[..text.len() - 1], 3_600_000),
+        _ => (text, 1000),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .filter(|n| *n > 0)
+        .and_then(|n| n.checked_mul(scale))
+        .ok_or_else(|| "write it like 90, 90s, 5m or 2h".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_after_execs_first_word_belongs_to_the_command() {
+        let args = Args::try_parse_from(["vcodingctl", "exec", "-it", "ls", "--json", "-l"]).unwrap();
+        let Command::Exec(exec) = args.command else { panic!() };
+        assert!(exec.tty && exec.interactive && !args.global.json);
+        assert_eq!(exec.argv, ["ls", "--json", "-l"]);
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(duration("90"), Ok(90_000));
+        assert_eq!(duration("5m"), Ok(300_000));
+        for bad in ["", "0", "m", "-1s", "1d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Start and end: takes the state directory, starts the rooms, serves, shuts down.
+
+mod instance;
+mod logging;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::Places;
+use protocol::{Error, Kind, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::Audit;
+use crate::rpc::{self, listener};
+use crate::store::Store;
+
+/// After the last call has been abandoned, the rooms have this long to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Go to the background once the socket listens.
+    pub detach: bool,
+}
+
+/// The program: from the environment to the end.
+///
+/// # Errors
+/// What kept it from starting, to be shown to whoever started it.
+pub fn main(options: Options) -> Result<(), Error> {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let places = Places::from_env()?;
+    let instance = instance::Instance::claim(&places)?;
+    logging::start(&places.state.join("log"), options.detach)?;
+    if options.detach {
+        // Fails only for a process group's leader, which then has a terminal of its own.
+        let _ = nix::unistd::setsid();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(Kind::Internal, format!("no runtime: {e}")))?;
+    let shutdown = CancellationToken::new();
+    let ended = runtime.block_on(async {
+        end_on_signals(&shutdown)?;
+        run(&places, shutdown, || {
+            instance.announce(&places)?;
+            ready(options.detach)
+        })
+        .await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(instance);
+    ended
+}
+
+/// Serves until `shutdown`; `listening` is called once calls are accepted.
+///
+/// # Errors
+/// What kept it from starting.
+pub async fn run(
+    places: &Places,
+    shutdown: CancellationToken,
+    listening: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let failed = |what: &str, e: &dyn std::error::Error| Error::new(Kind::Internal, format!("{what}: {e}"));
+    let store = Store::open(&places.state.join("db")).map_err(|e| failed("the state cannot be read", &e))?;
+    let (audit, audit_writer) = Audit::start(&places.state.join("audit")).map_err(|e| failed("no audit log", &e))?;
+    let socket = listener::bind(&places.socket).map_err(|e| failed("the socket cannot be made", &e))?;
+    listening()?;
+    tracing::info!(socket = %places.socket.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let context = Arc::new(rpc::Context {
+        audit,
+        places: places.clone(),
+        started: Timestamp::now(),
+        shutdown: shutdown.clone(),
+    });
+    rpc::serve(socket, context, shutdown).await;
+
+    let closing = async {
+        audit_writer.await.map_err(|e| failed("the audit log", &e))?;
+        store.flush().await.map_err(|e| failed("the last state was not written", &e))
+    };
+    match tokio::time::timeout(GRACE, closing).await {
+        Ok(result) => result?,
+        Err(_) => tracing::error!("something was still running at the end"),
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn end_on_signals(shutdown: &CancellationToken) -> Result<(), Error> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut stream = signal(kind).map_err(|e| Error::new(Kind::Internal, format!("signals: {e}")))?;
+        let shutdown = shutdown.clone();
+        // Ends with the runtime: a second signal finds nothing left to cancel.
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                shutdown.cancel();
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Tells whoever started a detached daemon that it listens, and lets go of its pipes.
+#[expect(clippy::print_stdout, reason = "the one word that the starting client waits for")]
+fn ready(detach: bool) -> Result<(), Error> {
+    if !detach {
+        return Ok(());
+    }
+    println!("ready");
+    let lost = |e: std::io::Error| Error::new(Kind::Internal, format!("/dev/null: {e}"));
+    let null: OwnedFd = std::fs::File::options().read(true).write(true).open("/dev/null").map_err(lost)?.into();
+    rustix::stdio::dup2_stdin(null.as_fd()).map_err(|e| lost(e.into()))?;
+    rustix::stdio::dup2_stdout(null.as_fd()).map_err(|e| lost(e.into()))?;
+    rustix::stdio::dup2_stderr(null.as_fd()).map_err(|e| lost(e.into()))?;
+    Ok(())
+}

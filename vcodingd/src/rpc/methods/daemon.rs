@@ -1,0 +1,26 @@
+//! `daemon.*` and `rpc.discover`.
+
+use jsonrpsee::RpcModule;
+use protocol::daemon::{DaemonStatus, Done};
+use protocol::methods::{self, Discover, Shutdown, Status};
+
+use super::{Context, register};
+
+pub(super) fn register_all(module: &mut RpcModule<Context>) {
+    register::<Status, _, _>(module, async |context, _, _| {
+        Ok(DaemonStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: protocol::VERSION,
+            pid: std::process::id(),
+            started: context.started,
+            state_dir: context.places.state.clone(),
+            workspaces: 0,
+            running: 0,
+        })
+    });
+    register::<Shutdown, _, _>(module, async |context, _, _| {
+        context.shutdown.cancel();
+        Ok(Done {})
+    });
+    register::<Discover, _, _>(module, async |_, _, _| Ok(methods::openrpc(env!("CARGO_PKG_VERSION"))));
+}

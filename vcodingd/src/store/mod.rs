@@ -1,0 +1,241 @@
+//! State that survives: sled, one typed table a record type.
+//!
+//! A record is one version byte and JSON. A write is acknowledged after a flush: an unflushed
+//! insert is lost by `kill -9`. One daemon owns the directory (its lock is held by `daemon`).
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The layout of the whole store; a newer one is refused.
+const SCHEMA: u8 = 1;
+
+/// sled's default cache is 1 GiB; our records are a few kilobytes each.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the store at {path} cannot be used")]
+    Database { path: PathBuf, source: sled::Error },
+    #[error("the store at {path} was written by a newer vcodingd (schema {found}, this one knows {SCHEMA})")]
+    NewerSchema { path: PathBuf, found: u8 },
+    #[error("record {key} of {table} was written by a newer vcodingd (version {found})")]
+    NewerRecord { table: &'static str, key: String, found: u8 },
+    #[error("record {key} of {table} cannot be read: {why}")]
+    Unreadable { table: &'static str, key: String, why: String },
+}
+
+/// A type that is kept in a table of its own.
+pub trait Record: Serialize + DeserializeOwned + Send + Sync {
+    const TABLE: &'static str;
+    /// Written before each record. Raise it with a change that older code would misread.
+    const VERSION: u8;
+    /// The key, stable over the record's life.
+    fn key(&self) -> String;
+}
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: sled::Db,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens or makes the store in `path`. Blocking.
+    ///
+    /// # Errors
+    /// [`Error::Database`] if sled cannot, [`Error::NewerSchema`] if a newer daemon wrote it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let database = |source| Error::Database { path: path.to_owned(), source };
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::LowSpace)
+            // Durability is by the flush that each write awaits.
+            .flush_every_ms(None)
+            .open()
+            .map_err(database)?;
+        match db.get("schema").map_err(database)?.as_deref() {
+            None => {
+                db.insert("schema", &[SCHEMA]).map_err(database)?;
+                db.flush().map_err(database)?;
+            }
+            Some([found]) if *found <= SCHEMA => {}
+            Some(other) => {
+                let found = other.first().copied().unwrap_or(0);
+                return Err(Error::NewerSchema { path: path.to_owned(), found });
+            }
+        }
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// The table of `R`.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn table<R: Record>(&self) -> Result<Table<R>, Error> {
+        let tree = self.db.open_tree(R::TABLE).map_err(|source| self.database(source))?;
+        Ok(Table { tree, path: self.path.clone(), record: PhantomData })
+    }
+
+    /// Everything on disk; the last act of a daemon.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.db.flush_async().await.map(|_| ()).map_err(|source| self.database(source))
+    }
+
+    fn database(&self, source: sled::Error) -> Error {
+        Error::Database { path: self.path.clone(), source }
+    }
+}
+
+/// One type's records.
+#[derive(Debug)]
+pub struct Table<R> {
+    tree: sled::Tree,
+    path: PathBuf,
+    record: PhantomData<fn() -> R>,
+}
+
+impl<R> Clone for Table<R> {
+    fn clone(&self) -> Self {
+        Self { tree: self.tree.clone(), path: self.path.clone(), record: PhantomData }
+    }
+}
+
+impl<R: Record> Table<R> {
+    /// Writes a record; when this returns it is durable.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn put(&self, record: &R) -> Result<(), Error> {
+        let mut bytes = vec![R::VERSION];
+        serde_json::to_writer(&mut bytes, record).map_err(|e| Error::Unreadable {
+            table: R::TABLE,
+            key: record.key(),
+            why: e.to_string(),
+        })?;
+        self.tree.insert(record.key(), bytes).map_err(|e| self.database(e))?;
+        self.flush().await
+    }
+
+    /// Removes a record; when this returns it is gone for good. A missing one is fine.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn remove(&self, key: &str) -> Result<(), Error> {
+        self.tree.remove(key).map_err(|e| self.database(e))?;
+        self.flush().await
+    }
+
+    /// # Errors
+    /// [`Error::Database`], [`Error::NewerRecord`], [`Error::Unreadable`].
+    pub fn get(&self, key: &str) -> Result<Option<R>, Error> {
+        match self.tree.get(key).map_err(|e| self.database(e))? {
+            Some(bytes) => decode(key.as_bytes(), &bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// All records in the order of their keys; one that cannot be read is an error entry, so
+    /// that the others are still there.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn list(&self) -> Result<Vec<Result<R, Error>>, Error> {
+        let mut records = Vec::new();
+        for entry in &self.tree {
+            let (key, bytes) = entry.map_err(|e| self.database(e))?;
+            records.push(decode(&key, &bytes));
+        }
+        Ok(records)
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        self.tree.flush_async().await.map(|_| ()).map_err(|e| self.database(e))
+    }
+
+    fn database(&self, source: sled::Error) -> Error {
+        Error::Database { path: self.path.clone(), source }
+    }
+}
+
+fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Error> {
+    let key = || String::from_utf8_lossy(key).into_owned();
+    match bytes.split_first() {
+        Some((version, _)) if *version > R::VERSION => {
+            Err(Error::NewerRecord { table: R::TABLE, key: key(), found: *version })
+        }
+        Some((_, json)) => serde_json::from_slice(json)
+            .map_err(|e| Error::Unreadable { table: R::TABLE, key: key(), why: e.to_string() }),
+        None => Err(Error::Unreadable { table: R::TABLE, key: key(), why: "it is empty".into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Pet {
+        name: String,
+    }
+
+    impl Record for Pet {
+        const TABLE: &'static str = "pets";
+        const VERSION: u8 = 2;
+
+        fn key(&self) -> String {
+            self.name.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_put_is_there_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        {
+            let store = Store::open(&path).unwrap();
+            let pets = store.table::<Pet>().unwrap();
+            pets.put(&Pet { name: "cat".into() }).await.unwrap();
+            pets.put(&Pet { name: "dog".into() }).await.unwrap();
+            pets.remove("cat").await.unwrap();
+        }
+        let pets = Store::open(&path).unwrap().table::<Pet>().unwrap();
+        assert_eq!(pets.get("cat").unwrap(), None);
+        assert_eq!(pets.get("dog").unwrap(), Some(Pet { name: "dog".into() }));
+        assert_eq!(pets.list().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_newer_record_is_refused_and_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        let pets = store.table::<Pet>().unwrap();
+        pets.put(&Pet { name: "dog".into() }).await.unwrap();
+        pets.tree.insert("newt", &b"\x03{}"[..]).unwrap();
+        pets.tree.insert("odd", &b"\x02{"[..]).unwrap();
+        assert!(matches!(pets.get("newt"), Err(Error::NewerRecord { found: 3, .. })));
+        assert!(matches!(pets.get("odd"), Err(Error::Unreadable { .. })));
+        assert_eq!(pets.list().unwrap().iter().filter(|r| r.is_ok()).count(), 1);
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        {
+            let store = Store::open(&path).unwrap();
+            store.db.insert("schema", &[SCHEMA + 1]).unwrap();
+            store.db.flush().unwrap();
+        }
+        assert!(matches!(Store::open(&path), Err(Error::NewerSchema { .. })));
+    }
+}
