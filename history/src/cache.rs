@@ -1,0 +1,199 @@
+//! What each file's content was called when it was last read, so that an unchanged file is not read again.
+//!
+//! A file is unchanged if `statx` says the same as before ([`Key`]); the guest can set `mtime` but not `ctime`. Two ways around that:
+//!
+//! - A change within the clock's grain of the last one leaves the times alone. What was that young when it was read is [`racy`] and
+//!   is read again.
+//! - A store into a mapped page that is dirty already changes no time at all. When a run has ended, what was read while the guest
+//!   ran and had changed shortly before that is read again ([`Seen::suspect`]).
+//!
+//! The saved file is a hint: when it is missing or damaged, everything is read.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use fs::{Stat, Time};
+
+use crate::record::{self, Durability, Fields, Reader};
+use crate::{Id, Result};
+
+const MAGIC: &[u8; 8] = b"VCSCAN01";
+/// Coarser than the clock that any kernel stamps files with.
+const GRAIN_MS: i64 = 10;
+/// How long before its reading a file's last change may lie for a mapped page to be still dirty. The kernel writes back after 30
+/// seconds.
+const DIRTY_MS: i64 = 60_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mode: u32,
+    mtime: Time,
+    ctime: Time,
+}
+
+impl Key {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self { dev: stat.dev, ino: stat.ino, size: stat.size, mode: stat.mode, mtime: stat.mtime, ctime: stat.ctime }
+    }
+
+    fn changed_ms(&self) -> i64 {
+        let latest = self.mtime.max(self.ctime);
+        latest.sec.saturating_mul(1000).saturating_add(i64::from(latest.nsec / 1_000_000))
+    }
+}
+
+/// A file as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) key: Key,
+    pub(crate) id: Id,
+    /// When, in milliseconds since 1970.
+    pub(crate) read_ms: i64,
+    /// Changed so shortly before the scan that a further change may not show.
+    pub(crate) racy: bool,
+    /// Read while nothing could write to it.
+    pub(crate) settled: bool,
+}
+
+impl Seen {
+    /// Whether a mapped write may have passed unseen since.
+    pub(crate) fn suspect(&self) -> bool {
+        !self.settled && self.read_ms.saturating_sub(self.key.changed_ms()) < DIRTY_MS
+    }
+}
+
+/// Whether a file with this key, read by a scan that began at `start_ms`, could change again without a sign.
+pub(crate) fn racy(key: &Key, start_ms: i64) -> bool {
+    key.changed_ms() >= start_ms - GRAIN_MS
+}
+
+/// By directory: the files' names, sorted, and how they were seen.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub(crate) struct Cache {
+    directories: HashMap<Vec<u8>, Vec<(Vec<u8>, Seen)>>,
+}
+
+impl Cache {
+    pub(crate) fn directory(&self, path: &[u8]) -> &[(Vec<u8>, Seen)] {
+        self.directories.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// Sets what is known of a directory's files.
+    pub(crate) fn put(&mut self, path: &[u8], mut files: Vec<(Vec<u8>, Seen)>) {
+        files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if files.is_empty() {
+            self.directories.remove(path);
+        } else {
+            self.directories.insert(path.to_vec(), files);
+        }
+    }
+
+    /// Marks what is as young as `end_ms`; for files that we wrote ourselves and saw afterwards.
+    pub(crate) fn mark_racy(&mut self, end_ms: i64) {
+        for (_, seen) in self.directories.values_mut().flatten() {
+            seen.racy = racy(&seen.key, end_ms);
+        }
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let mut fields = Fields::default();
+        for (directory, files) in &self.directories {
+            fields.bytes(directory);
+            fields.number(files.len() as u64);
+            for (name, seen) in files {
+                fields.bytes(name);
+                write(&mut fields, seen);
+            }
+        }
+        record::save(path, MAGIC, &fields, Durability::Cache)
+    }
+
+    /// Whatever is wrong with the file, the answer is an empty cache.
+    pub(crate) fn load(path: &Path) -> Self {
+        match record::load(path, MAGIC) {
+            Ok(Some(content)) => Self::parse(&content).unwrap_or_default(),
+            Ok(None) | Err(_) => Self::default(),
+        }
+    }
+
+    fn parse(content: &[u8]) -> Option<Self> {
+        let mut reader = record::read(content);
+        let mut cache = Self::default();
+        while !reader.is_at_end() {
+            let directory = reader.bytes()?.to_vec();
+            let files = (0..reader.number()?).map(|_| Some((reader.bytes()?.to_vec(), read(&mut reader)?)));
+            let files = files.collect::<Option<Vec<_>>>()?;
+            cache.directories.insert(directory, files);
+        }
+        Some(cache)
+    }
+}
+
+fn write(fields: &mut Fields, seen: &Seen) {
+    let Key { dev, ino, size, mode, mtime, ctime } = seen.key;
+    for number in [dev, ino, size, u64::from(mode)] {
+        fields.number(number);
+    }
+    for time in [mtime, ctime] {
+        fields.signed(time.sec);
+        fields.number(u64::from(time.nsec));
+    }
+    fields.raw(seen.id.as_bytes());
+    fields.signed(seen.read_ms);
+    fields.number(u64::from(seen.racy) | u64::from(seen.settled) << 1);
+}
+
+fn read(reader: &mut Reader<'_>) -> Option<Seen> {
+    let (dev, ino, size) = (reader.number()?, reader.number()?, reader.number()?);
+    let mode = u32::try_from(reader.number()?).ok()?;
+    let mut time = || Some(Time { sec: reader.signed()?, nsec: u32::try_from(reader.number()?).ok()? });
+    let (mtime, ctime) = (time()?, time()?);
+    let id = Id::from_slice(reader.raw(20)?)?;
+    let read_ms = reader.signed()?;
+    let flags = reader.number()?;
+    let key = Key { dev, ino, size, mode, mtime, ctime };
+    Some(Seen { key, id, read_ms, racy: flags & 1 != 0, settled: flags & 2 != 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(changed_ms: i64, read_ms: i64, settled: bool) -> Seen {
+        let time = Time { sec: changed_ms / 1000, nsec: u32::try_from(changed_ms % 1000).unwrap() * 1_000_000 };
+        let key = Key { dev: 1, ino: 1 << 40, size: 3, mode: 0o644, mtime: time, ctime: time };
+        Seen { key, id: Id::EMPTY_TREE, read_ms, racy: true, settled }
+    }
+
+    #[test]
+    fn what_changed_shortly_before_a_scan_is_racy() {
+        assert!(racy(&seen(1_000_000, 0, false).key, 1_000_005));
+        assert!(racy(&seen(1_000_000, 0, false).key, 999_000));
+        assert!(!racy(&seen(1_000_000, 0, false).key, 1_000_011));
+    }
+
+    #[test]
+    fn what_was_read_soon_after_its_change_beside_a_running_guest_is_suspect() {
+        assert!(seen(1_000_000, 1_030_000, false).suspect());
+        assert!(!seen(1_000_000, 1_030_000, true).suspect());
+        assert!(!seen(1_000_000, 1_070_000, false).suspect());
+    }
+
+    #[test]
+    fn a_cache_is_saved_and_a_damaged_one_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scan-cache");
+        let mut cache = Cache::default();
+        cache.put(b"", vec![(b"b\xff".to_vec(), seen(1, 2, true)), (b"a".to_vec(), seen(3, 4, false))]);
+        cache.put(b"dir/sub", vec![(b"x".to_vec(), seen(5, -6, false))]);
+        cache.save(&path).unwrap();
+        assert_eq!(Cache::load(&path), cache);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(Cache::load(&path), Cache::default());
+        assert_eq!(Cache::load(&dir.path().join("none")), Cache::default());
+    }
+}

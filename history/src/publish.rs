@@ -1,0 +1,187 @@
+//! Taking the work home: a branch in the user's repository, while its index and work tree stay as they are.
+//!
+//! The branch grows from the commit that was HEAD when the project was copied in. If the copy differed from that commit, a first
+//! commit holds the uncommitted state, so that the work itself is one commit that shows the work alone. Trees are made ready for a
+//! repository: empty directories go, and what was kept out at the copy keeps the entry that HEAD has for it, so an untouched `.env`
+//! or submodule is not deleted by work that never saw it.
+//!
+//! Missing objects come as one pack, then one reference moves, compared with where it stood. Nothing of the user's is run: libgit2
+//! calls no hooks for objects and references.
+
+mod branch;
+mod home;
+mod objects;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::commit::Checkpoint;
+use crate::compare::{Change, compare};
+use crate::graft::Made;
+use crate::history::{APPLIED, BASE, History};
+use crate::import::leads_out;
+use crate::object::{self, Kind};
+use crate::origin::Origin;
+use crate::tree::Mode;
+use crate::{Error, Id, Result, names, project, text};
+
+/// What to publish as.
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
+    /// Without `refs/heads/`.
+    pub branch: &'a str,
+    /// The message of the commit with the work. It may be a stranger's text.
+    pub message: &'a str,
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
+}
+
+/// What [`History::publish`] answers.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub branch: String,
+    /// The commit the branch is at; `None` if there was nothing to publish and no branch was made.
+    pub commit: Option<Id>,
+    /// The commit it grew from: the project's HEAD when it was copied in.
+    pub parent: Option<Id>,
+    /// The commit between the two that holds what was uncommitted then, if anything was.
+    pub uncommitted: Option<Id>,
+    /// Changed files that programs on the host may run or obey, each with why.
+    pub flagged: Vec<(Vec<u8>, String)>,
+    /// Paths that the guest changed and that were kept as the project has them, since they were kept out of the copy.
+    pub kept: Vec<Vec<u8>>,
+}
+
+/// The message of the commit that holds the uncommitted state.
+const UNCOMMITTED: &str = "the project as it was when vcoding copied it in";
+
+/// A commit of the user's repository, and its tree.
+#[derive(Clone, Copy)]
+struct Tip {
+    commit: Option<Id>,
+    tree: Id,
+}
+
+impl History {
+    /// Publishes the newest checkpoint as a branch of the repository at `project`. The caller has taken a checkpoint before and runs
+    /// as the repository's owner (or as root: then what is made is given to the owner). It may be killed anywhere and run again.
+    pub fn publish(&mut self, project: &Path, request: &Publish<'_>) -> Result<Published> {
+        let work = self.newest()?;
+        let base = self.checkpoint_at(self.store.reference(BASE)?.ok_or(Error::NoBase)?)?;
+        let origin = Origin::load(&self.host.join("origin"))?.ok_or(Error::NoBase)?;
+        let repository = project::open(project)?;
+        let mut places = branch::Places::load(&self.host.join("published"))?;
+        let reference = branch::Target::find(&repository, request.branch, &places)?;
+
+        let start = start(&repository, project, &origin)?;
+        let mut made = Made::new();
+        let mut home = home::Home::new(&self.store, &repository, &origin.kept_out, start.tree, &mut made);
+        let (base_tree, _) = home.bring(base.tree)?;
+        let (work_tree, kept) = home.bring(work.tree)?;
+        let changes = compare(|id| home.read(id), Some(base_tree), Some(work_tree))?;
+        let flagged = self.flagged(&changes)?;
+        let mut published = Published {
+            branch: request.branch.to_owned(),
+            commit: None,
+            parent: start.commit,
+            uncommitted: None,
+            flagged,
+            kept,
+        };
+        if base_tree == work_tree {
+            self.store.set_reference(APPLIED, work.id)?;
+            return Ok(published);
+        }
+
+        let author = author(&repository);
+        let mut commits = Vec::new();
+        let mut tip = start;
+        if base_tree != start.tree {
+            tip = commit(&mut commits, tip, base_tree, &author, base.meta.time_ms, UNCOMMITTED)?;
+            published.uncommitted = tip.commit;
+        }
+        let message = message(request.message, &work);
+        tip = commit(&mut commits, tip, work_tree, &author, request.time_ms, &message)?;
+        published.commit = tip.commit;
+        let new = tip.commit.expect("a commit was made of it");
+
+        objects::transfer(&self.store, &repository, &made, &[base_tree, work_tree], &commits)?;
+        // Before the branch moves: after a kill in between, the next run must know the place as its own.
+        let path = self.host.join("published");
+        places.add(request.branch, new);
+        places.save(&path)?;
+        reference.move_to(&repository, new)?;
+        places.settle(request.branch, new);
+        places.save(&path)?;
+        self.store.set_reference(APPLIED, work.id)?;
+        Ok(published)
+    }
+
+    fn flagged(&self, changes: &[Change]) -> Result<Vec<(Vec<u8>, String)>> {
+        let mut flagged = Vec::new();
+        for change in changes {
+            let Some((mode, id)) = change.new.filter(|(mode, _)| !mode.is_directory()) else {
+                continue;
+            };
+            let why = names::flag(&change.path).map(str::to_owned);
+            let why = match mode {
+                Mode::Symlink => why.or(self.flag_link(&change.path, id)?),
+                _ => why,
+            };
+            if let Some(why) = why {
+                flagged.push((change.path.clone(), why));
+            }
+        }
+        Ok(flagged)
+    }
+
+    fn flag_link(&self, path: &[u8], id: Id) -> Result<Option<String>> {
+        if !self.store.knows(&id) {
+            return Ok(None);
+        }
+        let target = self.store.read(Kind::Blob, id)?;
+        let out = leads_out(names::split(path).0, OsStr::from_bytes(&target));
+        Ok(out.then(|| format!("is a link that leads out of the project, to {}", names::show(&target))))
+    }
+}
+
+/// Where the branch grows from.
+fn start(repository: &git2::Repository, project: &Path, origin: &Origin) -> Result<Tip> {
+    let Some(head) = &origin.head else {
+        return Ok(Tip { commit: None, tree: Id::EMPTY_TREE });
+    };
+    let gone = || Error::HeadGone { path: project.to_path_buf(), head: head.clone() };
+    let commit = git2::Oid::from_str(head).and_then(|id| repository.find_commit(id)).map_err(|_| gone())?;
+    Ok(Tip { commit: Some(Id::of(commit.id())), tree: Id::of(commit.tree_id()) })
+}
+
+/// The user as their git configuration names them.
+fn author(repository: &git2::Repository) -> String {
+    let configured = repository.config().and_then(|mut config| config.snapshot()).ok().and_then(|config| {
+        let clean = |key: &str| {
+            let text: String =
+                text::neutral(config.get_str(key).ok()?).chars().filter(|one| !"<>".contains(*one)).collect();
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        Some(format!("{} <{}>", clean("user.name")?, clean("user.email")?))
+    });
+    configured.unwrap_or_else(|| "vcoding <vcoding@localhost>".to_owned())
+}
+
+/// The given text, made harmless, and which checkpoint this is.
+fn message(given: &str, work: &Checkpoint) -> String {
+    let text = text::neutral_lines(given);
+    format!("{}\n\nVcoding-Checkpoint: {}", text.trim(), work.id)
+}
+
+/// Adds a commit on top of `parent` to the list.
+fn commit(commits: &mut Vec<Vec<u8>>, parent: Tip, tree: Id, author: &str, time_ms: i64, message: &str) -> Result<Tip> {
+    let seconds = time_ms.div_euclid(1000).max(0);
+    let parents = parent.commit.map(|id| format!("parent {id}\n")).unwrap_or_default();
+    let who = format!("{author} {seconds} +0000");
+    let bytes = format!("tree {tree}\n{parents}author {who}\ncommitter {who}\n\n{message}\n").into_bytes();
+    let id = object::id(Kind::Commit, &bytes)?;
+    commits.push(bytes);
+    Ok(Tip { commit: Some(id), tree })
+}

@@ -1,0 +1,8 @@
+//! A history over real directories, with git as the judge.
+
+mod arena;
+mod checkpoint;
+mod diff;
+mod import;
+mod publish;
+mod rollback;
