@@ -30,9 +30,7 @@ impl Client {
     /// # Errors
     /// [`Kind::DaemonUnreachable`].
     pub fn connect(socket: &Path) -> Result<Self, Error> {
-        let unreachable = |what: String| {
-            Error::new(Kind::DaemonUnreachable, what).hint("vcodingctl daemon start")
-        };
+        let unreachable = |what: String| Error::new(Kind::DaemonUnreachable, what).hint("vcodingctl daemon start");
         let me = nix::unistd::geteuid();
         let directory = socket.parent().unwrap_or(Path::new("/"));
         let meta = std::fs::symlink_metadata(directory)
@@ -40,7 +38,12 @@ impl Client {
         if !meta.is_dir() || meta.uid() != me.as_raw() || meta.mode() & 0o077 != 0 {
             return Err(Error::new(
                 Kind::DaemonUnreachable,
-                format!("{} is not a directory of yours alone (uid {}, mode {:o})", directory.display(), meta.uid(), meta.mode() & 0o7777),
+                format!(
+                    "{} is not a directory of yours alone (uid {}, mode {:o})",
+                    directory.display(),
+                    meta.uid(),
+                    meta.mode() & 0o7777
+                ),
             )
             .hint(format!("ls -ld {}", directory.display())));
         }
@@ -102,7 +105,10 @@ impl Client {
             .map_err(|e| Error::new(Kind::Internal, format!("a call cannot be written as JSON: {e}")))?;
         line.push(b'\n');
         if line.len() > MAX_LINE {
-            return Err(Error::new(Kind::InvalidParameters, format!("the call has {} bytes; at most {MAX_LINE} are allowed", line.len())));
+            return Err(Error::new(
+                Kind::InvalidParameters,
+                format!("the call has {} bytes; at most {MAX_LINE} are allowed", line.len()),
+            ));
         }
         let mut rest = &line[..];
         if !descriptors.is_empty() {
@@ -185,14 +191,17 @@ impl AsFd for Client {
 /// The answer to call `id`, if `message` is it.
 pub(crate) fn answer<M: Method>(id: u64, message: Incoming) -> Option<Result<M::Output, Error>> {
     // An error without an id answers a line that could not be read: ours, we send one at a time.
-    let ours = message.id == Some(id.into()) || (message.error.is_some() && message.id.as_ref().is_none_or(serde_json::Value::is_null));
+    let ours = message.id == Some(id.into())
+        || (message.error.is_some() && message.id.as_ref().is_none_or(serde_json::Value::is_null));
     if message.method.is_some() || !ours {
         return None;
     }
     Some(match (message.error, message.result) {
         (Some(error), _) => Err(error.into()),
-        (None, Some(raw)) => serde_json::from_str(raw.get())
-            .map_err(|e| Error::new(Kind::VersionMismatch, format!("the daemon's answer to {} is not understood: {e}", M::NAME)).hint("vcodingctl daemon stop")),
+        (None, Some(raw)) => serde_json::from_str(raw.get()).map_err(|e| {
+            Error::new(Kind::VersionMismatch, format!("the daemon's answer to {} is not understood: {e}", M::NAME))
+                .hint("vcodingctl daemon stop")
+        }),
         (None, None) => serde_json::from_str("null")
             .map_err(|_| Error::new(Kind::InvalidMessage, format!("the daemon's answer to {} is empty", M::NAME))),
     })
@@ -206,5 +215,6 @@ impl Client {
 }
 
 fn gone(e: &std::io::Error) -> Error {
-    Error::new(Kind::DaemonUnreachable, format!("the daemon closed the connection: {e}")).hint("vcodingctl daemon status")
+    Error::new(Kind::DaemonUnreachable, format!("the daemon closed the connection: {e}"))
+        .hint("vcodingctl daemon status")
 }

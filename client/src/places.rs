@@ -97,7 +97,9 @@ mod tests {
     fn the_runtime_directory_holds_the_socket_unless_the_state_was_moved() {
         let places = resolve(&[("XDG_RUNTIME_DIR", "/run/user/7"), ("VCODING_CONFIG_DIR", "/c")]).unwrap();
         assert_eq!(places.socket, Path::new("/run/user/7/vcoding/vcodingd.sock"));
-        let places = resolve(&[("XDG_RUNTIME_DIR", "/run/user/7"), ("VCODING_STATE_DIR", "/s"), ("VCODING_CONFIG_DIR", "/c")]).unwrap();
+        let places =
+            resolve(&[("XDG_RUNTIME_DIR", "/run/user/7"), ("VCODING_STATE_DIR", "/s"), ("VCODING_CONFIG_DIR", "/c")])
+                .unwrap();
         assert_eq!(places.socket, Path::new("/s/run/vcodingd.sock"));
         assert_eq!((places.state, places.config), ("/s".into(), "/c".into()));
     }

@@ -4,11 +4,18 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use protocol::daemon::DaemonFile;
 use protocol::{Error, Kind};
 
 use crate::{Client, Places};
+
+/// How long a state directory may be held by a daemon that does not listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(50);
+/// What a daemon says that finds the directory taken.
+const LOCKED: &str = "another vcodingd";
 
 /// Connects to the daemon that is there.
 ///
@@ -48,24 +55,40 @@ pub fn connect_or_start(places: &Places) -> Result<Client, Error> {
     if first.message.contains("not a directory of yours") {
         return Err(first);
     }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match start().and_then(readiness) {
+            Ok(()) => return connect(places),
+            Err(said) => {
+                // Another client's daemon may have won the lock, or one that is ending may hold it still.
+                if let Ok(client) = connect(places) {
+                    return Ok(client);
+                }
+                if !said.contains(LOCKED) || Instant::now() >= deadline {
+                    return Err(Error::new(Kind::DaemonUnreachable, format!("vcodingd did not start: {said}"))
+                        .hint("vcodingctl daemon logs"));
+                }
+            }
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+/// Starts the program in the background.
+fn start() -> Result<Child, String> {
     let program = daemon_program();
-    let child = Command::new(&program)
+    Command::new(&program)
         .arg("--detach")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| {
-            Error::new(Kind::DaemonUnreachable, format!("{} cannot be started: {e}", program.display()))
-                .hint("put vcodingd beside vcodingctl, or set VCODING_DAEMON to its path")
-        })?;
-    match readiness(child) {
-        Ok(()) => connect(places),
-        // Another client's daemon may have won the lock in the meantime.
-        Err(said) => connect(places).map_err(|_| {
-            Error::new(Kind::DaemonUnreachable, format!("vcodingd did not start: {said}")).hint("vcodingd")
-        }),
-    }
+            format!(
+                "{} cannot be started: {e}; put vcodingd beside vcodingctl, or set VCODING_DAEMON to its path",
+                program.display()
+            )
+        })
 }
 
 /// `VCODING_DAEMON`, or `vcodingd` beside this program, or the one on PATH.

@@ -84,9 +84,9 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Wire::deserialize(deserializer)? {
             Wire::Text(text) => Ok(text.into()),
-            Wire::Encoded(e) => decode(&e.base64)
-                .map(Self)
-                .ok_or_else(|| D::Error::custom("not base64 (RFC 4648, padded)")),
+            Wire::Encoded(e) => {
+                decode(&e.base64).map(Self).ok_or_else(|| D::Error::custom("not base64 (RFC 4648, padded)"))
+            }
         }
     }
 }

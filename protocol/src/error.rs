@@ -57,6 +57,8 @@ kinds! {
     RunNotFound = 3,
     /// No agent of that name.
     AgentNotFound = 3,
+    /// No key of that name is kept.
+    SecretNotFound = 3,
     /// A rule of the image wall refuses it (ONBUILD, our labels, volumes or links at our mounts).
     ImageRefused = 4,
     /// The guest is not what was asked for; it was stopped.

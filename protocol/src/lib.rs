@@ -19,6 +19,7 @@ pub mod message;
 pub mod methods;
 pub mod names;
 pub mod run;
+pub mod secret;
 pub mod time;
 pub mod transfer;
 pub mod workspace;

@@ -55,7 +55,7 @@ macro_rules! methods {
 
 use crate::checkpoint as cp;
 use crate::daemon::{DaemonStatus, Done, NoParams};
-use crate::{exec, run, transfer, workspace as ws};
+use crate::{exec, run, secret, transfer, workspace as ws};
 
 methods! {
     Status "daemon.status" (NoParams) -> DaemonStatus,
@@ -102,6 +102,12 @@ methods! {
         "Bring the work tree back to a checkpoint, and record that as a new one.";
     Apply "transfer.apply" (transfer::ApplyParams) -> transfer::ApplyResult,
         "Take the work home as a branch of the project's repository.";
+    SecretSet "secret.set" (secret::SecretSetParams) -> Done,
+        "Keep a key on the host, in place of one of the same name.";
+    SecretListAll "secret.list" (NoParams) -> secret::SecretList,
+        "The names of the keys that are there; never their values.";
+    SecretRemove "secret.remove" (secret::SecretRemoveParams) -> Done,
+        "Forget a key that was kept.";
 }
 
 /// The OpenRPC document (specification 1.3) that `rpc.discover` answers.

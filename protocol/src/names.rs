@@ -72,7 +72,9 @@ fn is_ulid(text: &str) -> bool {
     // Crockford's base 32 without i, l, o, u; 26 digits hold 130 bits, so the first is at most 7.
     text.len() == 26
         && text.bytes().next().is_some_and(|b| b.is_ascii_digit() && b <= b'7')
-        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'h' | b'j' | b'k' | b'm' | b'n' | b'p'..=b't' | b'v'..=b'z'))
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'h' | b'j' | b'k' | b'm' | b'n' | b'p'..=b't' | b'v'..=b'z'))
 }
 
 fn is_workspace_name(text: &str) -> bool {
@@ -158,7 +160,9 @@ mod tests {
 
     #[test]
     fn a_directory_always_suggests_a_valid_name() {
-        for (dir, name) in [("My App", "my-app"), ("", "project"), ("…", "project"), (".config", "config"), ("Ünïcode", "n-code")] {
+        for (dir, name) in
+            [("My App", "my-app"), ("", "project"), ("…", "project"), (".config", "config"), ("Ünïcode", "n-code")]
+        {
             let suggested = WorkspaceName::suggested_by(dir);
             assert_eq!(suggested.as_str(), name, "{dir}");
             assert!(suggested.as_str().parse::<WorkspaceName>().is_ok());
@@ -170,7 +174,13 @@ mod tests {
     #[test]
     fn ids_are_lower_case_ulids_and_nothing_else() {
         assert!("01hf3zq8m3v9k5w1x2y3z4a5b6".parse::<WorkspaceId>().is_ok());
-        for bad in ["", "01HF3ZQ8M3V9K5W1X2Y3Z4A5B6", "81hf3zq8m3v9k5w1x2y3z4a5b6", "01hf3zq8m3v9k5w1x2y3z4a5bi", "../../../../../../etc/pass"] {
+        for bad in [
+            "",
+            "01HF3ZQ8M3V9K5W1X2Y3Z4A5B6",
+            "81hf3zq8m3v9k5w1x2y3z4a5b6",
+            "01hf3zq8m3v9k5w1x2y3z4a5bi",
+            "../../../../../../etc/pass",
+        ] {
             assert!(bad.parse::<WorkspaceId>().is_err(), "{bad}");
         }
     }

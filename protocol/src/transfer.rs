@@ -17,8 +17,10 @@ pub struct ApplyParams {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyResult {
     pub branch: String,
-    /// The commit the branch points at, in the project's repository.
-    pub commit: String,
+    /// The commit the branch points at, in the project's repository; absent if there was nothing
+    /// to take home.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// The checkpoint it was made from.
     pub checkpoint: String,
     pub added: u64,

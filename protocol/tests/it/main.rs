@@ -1,0 +1,3 @@
+//! The pages of docs/ that are made from the types.
+
+mod errors;
