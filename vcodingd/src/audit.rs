@@ -71,12 +71,7 @@ fn file(directory: &Path, time: Timestamp) -> PathBuf {
 fn append(directory: &Path, entry: &Entry) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(entry)?;
     line.push(b'\n');
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(file(directory, entry.time))?
-        .write_all(&line)
+    OpenOptions::new().append(true).create(true).mode(0o600).open(file(directory, entry.time))?.write_all(&line)
 }
 
 #[cfg(test)]
@@ -89,7 +84,15 @@ mod tests {
         let (audit, writer) = Audit::start(dir.path()).unwrap();
         let time = Timestamp::from_unix_ms(1_764_000_000_000);
         for n in 0..3 {
-            let entry = Entry { time, uid: 7, pid: n, method: "workspace.up".into(), target: Some("demo".into()), outcome: "ok".into(), took_ms: 1 };
+            let entry = Entry {
+                time,
+                uid: 7,
+                pid: n,
+                method: "workspace.up".into(),
+                target: Some("demo".into()),
+                outcome: "ok".into(),
+                took_ms: 1,
+            };
             audit.record(entry).await;
         }
         drop(audit);

@@ -245,7 +245,11 @@ mod tests {
 
     #[test]
     fn what_goes_beyond_the_defaults_is_refused_by_name() {
-        let Err(Error::Consent { what, .. }) = parse("[limits]\nmemory = \"64g\"\n[network]\nallow = [\"*\"]\n[run]\nenv = { A = \"b\" }\n") else { panic!() };
+        let Err(Error::Consent { what, .. }) =
+            parse("[limits]\nmemory = \"64g\"\n[network]\nallow = [\"*\"]\n[run]\nenv = { A = \"b\" }\n")
+        else {
+            panic!()
+        };
         assert_eq!(what, ["[network] allow", "[run] env", "[limits] memory over 4g"]);
     }
 }

@@ -60,9 +60,8 @@ impl Instance {
 }
 
 fn owned_by_another(places: &Places) -> Error {
-    let other = std::fs::read(places.daemon_file())
-        .ok()
-        .and_then(|text| serde_json::from_slice::<DaemonFile>(&text).ok());
+    let other =
+        std::fs::read(places.daemon_file()).ok().and_then(|text| serde_json::from_slice::<DaemonFile>(&text).ok());
     let who = other.map_or_else(String::new, |d| format!(" (pid {}, version {})", d.pid, d.version));
     Error::new(Kind::DaemonRunning, format!("another vcodingd{who} owns {}", places.state.display()))
         .hint("vcodingctl daemon status")

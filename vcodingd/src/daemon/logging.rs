@@ -15,7 +15,9 @@ pub(super) fn start(directory: &Path, detached: bool) -> Result<(), Error> {
     let path = directory.join("vcodingd.log");
     let file = std::fs::create_dir_all(directory)
         .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o600).open(&path))
-        .map_err(|e| Error::new(Kind::InvalidConfiguration, format!("the log {} cannot be written: {e}", path.display())))?;
+        .map_err(|e| {
+            Error::new(Kind::InvalidConfiguration, format!("the log {} cannot be written: {e}", path.display()))
+        })?;
     let filter = || {
         EnvFilter::try_from_env("VCODING_LOG")
             // russh and hyper speak of every packet at debug; only their warnings matter.

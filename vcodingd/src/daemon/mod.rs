@@ -13,8 +13,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
+use crate::config::User;
+use crate::egress::Client;
+use crate::provider::docker::Docker;
 use crate::rpc::{self, listener};
+use crate::secrets::Secrets;
 use crate::store::Store;
+use crate::workspace::{KnownRuns, Points, Registry, Shared, open_store};
 
 /// After the last call has been abandoned, the rooms have this long to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -69,12 +74,16 @@ pub async fn run(
     let failed = |what: &str, e: &dyn std::error::Error| Error::new(Kind::Internal, format!("{what}: {e}"));
     let store = Store::open(&places.state.join("db")).map_err(|e| failed("the state cannot be read", &e))?;
     let (audit, audit_writer) = Audit::start(&places.state.join("audit")).map_err(|e| failed("no audit log", &e))?;
+    let shared = shared(places, &store)?;
+    let owners = CancellationToken::new();
+    let registry = Arc::new(Registry::recover(Arc::new(shared), owners.clone())?);
     let socket = listener::bind(&places.socket).map_err(|e| failed("the socket cannot be made", &e))?;
     listening()?;
     tracing::info!(socket = %places.socket.display(), version = env!("CARGO_PKG_VERSION"), "listening");
 
     let context = Arc::new(rpc::Context {
         audit,
+        registry: registry.clone(),
         places: places.clone(),
         started: Timestamp::now(),
         shutdown: shutdown.clone(),
@@ -82,6 +91,9 @@ pub async fn run(
     rpc::serve(socket, context, shutdown).await;
 
     let closing = async {
+        // After the last call: what is under way is dropped, and its intent is on disk.
+        owners.cancel();
+        registry.ended().await;
         audit_writer.await.map_err(|e| failed("the audit log", &e))?;
         store.flush().await.map_err(|e| failed("the last state was not written", &e))
     };
@@ -91,6 +103,33 @@ pub async fn run(
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// What the rooms below share.
+fn shared(places: &Places, store: &Store) -> Result<Shared, Error> {
+    let state_dir = places.state.canonicalize().map_err(|e| {
+        Error::new(Kind::InvalidConfiguration, format!("the state directory {}: {e}", places.state.display()))
+    })?;
+    let internal = |e: &dyn std::error::Error| Error::new(Kind::Internal, format!("the state cannot be read: {e}"));
+    let mistake = |e: &dyn std::error::Error| Error::new(Kind::InvalidConfiguration, e.to_string());
+    let user = User::load(&places.config).map_err(|e| mistake(&e))?;
+    let provider = match &user.engine.socket {
+        Some(socket) => Docker::new(socket, &state_dir),
+        None => Docker::from_environment(&state_dir).map_err(|e| mistake(&e))?,
+    };
+    Ok(Shared {
+        provider: Arc::new(provider),
+        workspaces: store.table().map_err(|e| internal(&e))?,
+        runs: store.table().map_err(|e| internal(&e))?,
+        secrets: Secrets::open(&state_dir.join("secrets"), std::env::vars_os()).map_err(|e| internal(&e))?,
+        config_dir: places.config.clone(),
+        points: Points::from_env(),
+        known_runs: KnownRuns::default(),
+        agents: open_store(&state_dir)?,
+        model_client: Client::new(),
+        user,
+        state_dir,
+    })
 }
 
 fn end_on_signals(shutdown: &CancellationToken) -> Result<(), Error> {

@@ -10,13 +10,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::listener::Peer;
 use crate::exec;
 
-/// One call: who makes it, on which connection, with which descriptors.
+/// One call: on which connection, with which descriptors.
 #[derive(Debug)]
 pub struct Call {
-    pub peer: Peer,
     pub connection: Arc<ConnectionState>,
     id: Value,
     descriptors: Mutex<Vec<OwnedFd>>,
@@ -32,13 +30,12 @@ pub struct ConnectionState {
 
 impl Call {
     pub(super) fn new(
-        peer: Peer,
         connection: Arc<ConnectionState>,
         id: Value,
         descriptors: Vec<OwnedFd>,
         out: mpsc::Sender<Box<RawValue>>,
     ) -> Self {
-        Self { peer, connection, id, descriptors: Mutex::new(descriptors), out }
+        Self { connection, id, descriptors: Mutex::new(descriptors), out }
     }
 
     /// The descriptors that came with the call; the second time there are none.

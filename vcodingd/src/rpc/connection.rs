@@ -38,6 +38,8 @@ const OUTGOING: usize = 64;
 /// Calls in a batch.
 const BATCH: usize = 256;
 const SUBSCRIPTIONS: u32 = 64;
+/// How long a client may take to read what it was answered, once nothing more comes.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -96,6 +98,8 @@ pub(super) async fn run(connection: Connection, table: Methods, shutdown: Cancel
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = gone(&hangup), if !reading => break,
+            // Everything that was asked is answered, and nothing more will be asked.
+            () = std::future::ready(()), if !reading && calls.is_empty() => break,
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
             received = lines.next(&stream), if reading && calls.len() < CALLS => match received {
                 Ok(Some(Received::Line(line))) => {
@@ -117,8 +121,16 @@ pub(super) async fn run(connection: Connection, table: Methods, shutdown: Cancel
     // Abandons what is under way, then lets what was answered go out.
     calls.shutdown().await;
     drop(shared);
-    if tokio::time::timeout(std::time::Duration::from_secs(1), writer).await.is_err() {
+    // A subscription keeps its end of the queue: it goes on as long as its client reads.
+    let mut writer = writer;
+    let finished = tokio::select! {
+        _ = &mut writer => true,
+        () = shutdown.cancelled() => false,
+        () = gone(&hangup) => false,
+    };
+    if !finished && tokio::time::timeout(LAST_WORDS, &mut writer).await.is_err() {
         tracing::debug!("a client did not read its answers");
+        writer.abort();
     }
 }
 
@@ -185,7 +197,8 @@ async fn answer_batch(shared: &Arc<Shared>, text: &[u8]) -> Option<Box<RawValue>
         let error = Error::new(Kind::InvalidMessage, format!("a batch holds 1 to {BATCH} calls"));
         return Some(response(Id::Null, error).into_json());
     }
-    let answers = futures_util::future::join_all(calls.into_iter().map(|raw| answer_one(shared, raw, Vec::new()))).await;
+    let answers =
+        futures_util::future::join_all(calls.into_iter().map(|raw| answer_one(shared, raw, Vec::new()))).await;
     let answers: Vec<_> = answers.into_iter().flatten().collect();
     if answers.is_empty() {
         return None;
@@ -244,7 +257,7 @@ async fn dispatch(
         return Some(response(id, error).into_json());
     };
     let wire_id = serde_json::to_value(&id).unwrap_or(Value::Null);
-    let call = Arc::new(Call::new(shared.peer, shared.state.clone(), wire_id, descriptors, shared.out.clone()));
+    let call = Arc::new(Call::new(shared.state.clone(), wire_id, descriptors, shared.out.clone()));
     let mut extensions = Extensions::new();
     extensions.insert(call);
     let connection = ConnectionId(usize::try_from(shared.id).unwrap_or(usize::MAX));
@@ -255,7 +268,10 @@ async fn dispatch(
         MethodCallback::Unsubscription(f) => f(id, owned, connection, MAX_LINE, extensions),
         MethodCallback::Subscription(f) => {
             let Some(permit) = shared.subscriptions.acquire() else {
-                let error = Error::new(Kind::WorkspaceBusy, format!("a connection holds at most {SUBSCRIPTIONS} subscriptions"));
+                let error = Error::new(
+                    Kind::WorkspaceBusy,
+                    format!("a connection holds at most {SUBSCRIPTIONS} subscriptions"),
+                );
                 return Some(response(id, error).into_json());
             };
             let sink = MethodSink::new(shared.out.clone());
@@ -291,8 +307,16 @@ async fn dispatch(
 fn audited(method: &str) -> bool {
     !matches!(
         method,
-        "daemon.status" | "rpc.discover" | "workspace.list" | "workspace.show" | "run.list" | "run.show" | "run.subscribe"
-            | "run.unsubscribe" | "checkpoint.list" | "exec.resize"
+        "daemon.status"
+            | "rpc.discover"
+            | "workspace.list"
+            | "workspace.show"
+            | "run.list"
+            | "run.show"
+            | "run.subscribe"
+            | "run.unsubscribe"
+            | "checkpoint.list"
+            | "exec.resize"
     )
 }
 

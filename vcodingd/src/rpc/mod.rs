@@ -1,8 +1,8 @@
 //! The socket: who may connect, what a line is, which method answers. It translates and
 //! decides nothing.
 //!
-//! [`framing`] cuts the stream into lines and their descriptors, [`connection`] parses a line
-//! and finds its method, [`methods`] holds a function a method. jsonrpsee-core keeps the table
+//! `framing` cuts the stream into lines and their descriptors, `connection` parses a line
+//! and finds its method, `methods` holds a function a method. jsonrpsee-core keeps the table
 //! and the subscriptions; its own dispatcher is not used, as it knows neither notifications nor
 //! batches nor several connections.
 

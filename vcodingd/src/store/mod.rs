@@ -171,8 +171,11 @@ fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Error> {
         Some((version, _)) if *version > R::VERSION => {
             Err(Error::NewerRecord { table: R::TABLE, key: key(), found: *version })
         }
-        Some((_, json)) => serde_json::from_slice(json)
-            .map_err(|e| Error::Unreadable { table: R::TABLE, key: key(), why: e.to_string() }),
+        Some((_, json)) => serde_json::from_slice(json).map_err(|e| Error::Unreadable {
+            table: R::TABLE,
+            key: key(),
+            why: e.to_string(),
+        }),
         None => Err(Error::Unreadable { table: R::TABLE, key: key(), why: "it is empty".into() }),
     }
 }

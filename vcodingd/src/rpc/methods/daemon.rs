@@ -3,19 +3,23 @@
 use jsonrpsee::RpcModule;
 use protocol::daemon::{DaemonStatus, Done};
 use protocol::methods::{self, Discover, Shutdown, Status};
+use protocol::workspace::Phase;
 
 use super::{Context, register};
 
 pub(super) fn register_all(module: &mut RpcModule<Context>) {
     register::<Status, _, _>(module, async |context, _, _| {
+        let workspaces = context.registry.list();
+        let running = workspaces.iter().filter(|w| w.phase == Phase::Ready).count();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             protocol: protocol::VERSION,
             pid: std::process::id(),
             started: context.started,
             state_dir: context.places.state.clone(),
-            workspaces: 0,
-            running: 0,
+            workspaces: count(workspaces.len()),
+            running: count(running),
         })
     });
     register::<Shutdown, _, _>(module, async |context, _, _| {

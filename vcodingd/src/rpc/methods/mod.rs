@@ -1,6 +1,10 @@
 //! The method table: a function a method, grouped by the first word of their names.
 
+mod checkpoint;
 mod daemon;
+mod exec;
+mod run;
+mod secret;
 mod workspace;
 
 use std::future::Future;
@@ -14,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use crate::audit::Audit;
+use crate::workspace::Registry;
 
 /// What the methods' functions work on.
 #[derive(Debug)]
 pub struct Context {
     pub audit: Audit,
+    pub registry: Arc<Registry>,
     pub places: client::Places,
     pub started: protocol::Timestamp,
     pub shutdown: CancellationToken,
@@ -28,6 +34,10 @@ pub(super) fn table(context: Arc<Context>) -> RpcModule<Context> {
     let mut module = RpcModule::from_arc(context);
     daemon::register_all(&mut module);
     workspace::register_all(&mut module);
+    exec::register_all(&mut module);
+    run::register_all(&mut module);
+    checkpoint::register_all(&mut module);
+    secret::register_all(&mut module);
     module
 }
 

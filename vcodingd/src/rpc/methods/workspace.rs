@@ -1,11 +1,57 @@
 //! `workspace.*`.
 
+use std::sync::Arc;
+
 use jsonrpsee::RpcModule;
-use protocol::methods::List;
-use protocol::workspace::WorkspaceList;
+use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
+use protocol::workspace::{ShowResult, WorkspaceList};
+use tokio::sync::mpsc;
 
 use super::{Context, register};
+use crate::rpc::call::Call;
+use crate::workspace::{Handle, Say};
+
+/// Steps and lines that wait for a client to read them.
+const PROGRESS: usize = 256;
 
 pub(super) fn register_all(module: &mut RpcModule<Context>) {
-    register::<List, _, _>(module, async |_, _, _| Ok(WorkspaceList { workspaces: Vec::new() }));
+    register::<List, _, _>(module, async |context, _, _| Ok(WorkspaceList { workspaces: context.registry.list() }));
+    register::<Up, _, _>(module, async |context, call, params| {
+        let wanted = params.progress;
+        told(&call, wanted, async |say| context.registry.up(params, say).await).await
+    });
+    register::<Show, _, _>(module, async |context, _, params| Ok(shown(&context.registry.find(&params.workspace)?)));
+    register::<Start, _, _>(module, async |context, _, params| {
+        let handle = context.registry.find(&params.workspace)?;
+        handle.start().await?;
+        Ok(shown(&handle))
+    });
+    register::<Stop, _, _>(module, async |context, _, params| {
+        let handle = context.registry.find(&params.workspace)?;
+        handle.stop().await?;
+        Ok(shown(&handle))
+    });
+    register::<Destroy, _, _>(module, async |context, _, params| {
+        context.registry.destroy(&params.workspace, params.force, params.purge).await
+    });
+}
+
+fn shown(handle: &Handle) -> ShowResult {
+    let snapshot = handle.snapshot();
+    ShowResult { workspace: snapshot.view.clone(), wall: snapshot.wall.clone() }
+}
+
+/// Does `work` while its progress goes to the caller, all of it before the answer.
+pub(super) async fn told<T>(call: &Arc<Call>, wanted: bool, work: impl AsyncFnOnce(Say) -> T) -> T {
+    if !wanted {
+        return work(Say::default()).await;
+    }
+    let (sender, mut steps) = mpsc::channel(PROGRESS);
+    let telling = async {
+        while let Some(progress) = steps.recv().await {
+            call.progress(progress).await;
+        }
+    };
+    let (done, ()) = tokio::join!(work(Say::to(sender)), telling);
+    done
 }

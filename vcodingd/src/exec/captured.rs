@@ -1,0 +1,71 @@
+//! A command of the daemon's own, its output in memory.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{End, Error, Never};
+use crate::ssh::{Message, Pool, Writer};
+
+/// How a command ended, and what it wrote: bytes from a stranger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    pub status: u8,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// Runs a command with `stdin` as its input. More than `limit` bytes of output, or more than
+/// `deadline`, ends it. Dropping the future does, too.
+///
+/// # Errors
+/// [`Error`].
+pub async fn captured(
+    pool: &Pool,
+    frame: guest::Frame,
+    stdin: Vec<u8>,
+    limit: usize,
+    deadline: Duration,
+) -> Result<Captured, Error> {
+    tokio::time::timeout(deadline, run(pool, frame, stdin, limit))
+        .await
+        .map_err(|_| Error::TimedOut { after: deadline })?
+}
+
+async fn run(pool: &Pool, frame: guest::Frame, stdin: Vec<u8>, limit: usize) -> Result<Captured, Error> {
+    let frame = Bytes::from(frame.encode()?);
+    let mut session = pool.session(None).await?;
+    let (reader, writer) = session.halves();
+    writer.exec().await?;
+    writer.send(frame).await?;
+    let mut end = End::default();
+    let mut captured = Captured { status: 0, stdout: Vec::new(), stderr: Vec::new() };
+    let output = async {
+        while !end.is_complete() {
+            match reader.next().await {
+                Some(Message::Output(bytes)) => captured.stdout.extend_from_slice(&bytes),
+                Some(Message::Errors(bytes)) => captured.stderr.extend_from_slice(&bytes),
+                other => end.take(other.as_ref(), reader)?,
+            }
+            if captured.stdout.len() + captured.stderr.len() > limit {
+                return Err(Error::TooMuch { limit });
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        biased;
+        ended = output => ended?,
+        never = input(writer, stdin) => match never {},
+    }
+    captured.status = end.status()?;
+    session.finish().await;
+    Ok(captured)
+}
+
+async fn input(writer: &Writer, stdin: Vec<u8>) -> Never {
+    if stdin.is_empty() || writer.send(stdin).await.is_ok() {
+        let _seen_by_the_reader = writer.eof().await;
+    }
+    std::future::pending().await
+}

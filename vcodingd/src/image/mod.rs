@@ -1,0 +1,188 @@
+//! The user's Dockerfile, built as it is, and OpenSSH on top where it is missing.
+//!
+//! ```text
+//! prepare (blocking)   project → context without links, secrets and what .dockerignore names;
+//!                      its archive and content hash
+//! ensure               hash → image there? else build → inspect and refuse → OpenSSH → name
+//! ```
+//!
+//! What an image says about itself is text from a stranger (wall 3): see [`refusal`].
+
+mod accounts;
+mod context;
+mod dockerfile;
+mod ignore;
+mod layer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use protocol::WorkspaceName;
+use tokio::sync::mpsc;
+
+pub use accounts::{Account, Accounts, Group, accounts};
+pub use context::{LeftOut, Prepared, fingerprint, prepare};
+
+use crate::provider::{self, BuildEvent, BuildSpec, ImageId, ImageInfo, Provider};
+
+/// What to build, as configuration and the command line gave it.
+#[derive(Debug, Clone)]
+pub struct ImageRequest {
+    /// The project's real path.
+    pub project: PathBuf,
+    /// Relative to the project, beneath it.
+    pub dockerfile: PathBuf,
+    /// Relative to the project, beneath it; `.` is the project itself.
+    pub context: PathBuf,
+    pub target: Option<String>,
+    pub args: BTreeMap<String, String>,
+    pub name: WorkspaceName,
+    /// Builds anew, without the engine's cache.
+    pub rebuild: bool,
+}
+
+/// Why a file must not leave the host, if so: asked with the path relative to the context and
+/// the beginning of the content (empty for a directory, which then is left out as a whole).
+pub type SecretGate<'a> = &'a dyn Fn(&Path, &[u8]) -> Option<String>;
+
+/// An image that a guest can be made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    pub image: ImageId,
+    /// `vcoding/<name>:<content hash>`.
+    pub reference: String,
+    /// What the image says: ENV, WORKDIR and USER are the user's own.
+    pub info: ImageInfo,
+    /// False if it was there already.
+    pub built: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path} cannot be read for the build")]
+    Context { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not taken for the build: {why}")]
+    Outside { path: PathBuf, why: &'static str },
+    #[error("the build context {path} is too large: {why}")]
+    TooLarge { path: PathBuf, why: String },
+    #[error("line {line} of {dockerfile}: it copies {path}, which was kept out of the build: {why}")]
+    CopiesSecret { dockerfile: PathBuf, line: usize, path: PathBuf, why: String },
+    #[error("the image is refused: {why}")]
+    Unsuitable { why: String },
+    #[error(transparent)]
+    Provider(#[from] provider::Error),
+}
+
+impl Error {
+    /// What to do about it, where there is something to say beyond the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::CopiesSecret { .. } => {
+                Some("name it under build_secrets in vcoding.toml and mount it: RUN --mount=type=secret,id=NAME …")
+            }
+            Self::Provider(provider::Error::BuildFailed { output, cause, .. }) => {
+                let of_certificates = |text: &str| {
+                    let text = text.to_ascii_lowercase();
+                    CERTIFICATE_TROUBLE.iter().any(|trouble| text.contains(trouble))
+                };
+                if of_certificates(cause) || output.iter().any(|line| of_certificates(line)) {
+                    return Some(
+                        "a proxy with its own certificate authority? COPY its certificate in the Dockerfile and run update-ca-certificates",
+                    );
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+/// In lower case, as curl, git, Python, Node, Go and apt put it.
+const CERTIFICATE_TROUBLE: [&str; 7] = [
+    "certificate verify failed",
+    "certificate verification failed",
+    "ssl certificate problem",
+    "x509: certificate",
+    "unable to get local issuer certificate",
+    "self-signed certificate",
+    "unable_to_get_issuer_cert",
+];
+
+/// Makes sure that the image is there.
+///
+/// # Errors
+/// [`Error::Unsuitable`] for an image that would not be sealed, [`Error::Provider`].
+pub async fn ensure(
+    provider: &dyn Provider,
+    request: &ImageRequest,
+    prepared: Prepared,
+    progress: mpsc::Sender<BuildEvent>,
+) -> Result<Built, Error> {
+    let reference = format!("vcoding/{}:{}", repository(&request.name), prepared.hash);
+    if !request.rebuild {
+        match provider.image(&reference).await {
+            Ok(info) => return Ok(Built { image: info.id.clone(), reference, info, built: false }),
+            Err(provider::Error::NoSuchImage { .. }) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let users = format!("{reference}-user");
+    let build = BuildSpec {
+        context: prepared.archive,
+        dockerfile: prepared.dockerfile,
+        target: request.target.clone(),
+        args: request.args.clone(),
+        tag: users.clone(),
+        labels: BTreeMap::new(),
+        no_cache: request.rebuild,
+    };
+    provider.build(build, progress.clone()).await?;
+    let finished = finish(provider, &users, &reference, progress).await;
+    // Only a name: the layers stay as long as the final image needs them.
+    let unnamed = provider.remove_image(&users).await;
+    let info = finished?;
+    unnamed?;
+    Ok(Built { image: info.id.clone(), reference, info, built: true })
+}
+
+async fn finish(
+    provider: &dyn Provider,
+    users: &str,
+    reference: &str,
+    progress: mpsc::Sender<BuildEvent>,
+) -> Result<ImageInfo, Error> {
+    let info = provider.image(users).await?;
+    if let Some(why) = refusal(&info) {
+        return Err(Error::Unsuitable { why });
+    }
+    let found = layer::look(provider, &info.id).await?;
+    if found.has_sshd {
+        provider.tag(&info.id, reference).await?;
+    } else {
+        provider.build(layer::build(users, reference, &info)?, progress).await?;
+    }
+    Ok(provider.image(reference).await?)
+}
+
+/// Why no guest is made from such an image, by what it says of itself.
+pub fn refusal(info: &ImageInfo) -> Option<String> {
+    if let Some(trigger) = info.on_build.first() {
+        return Some(format!("it has an ONBUILD trigger ({})", shortened(trigger)));
+    }
+    if let Some(label) = info.labels.keys().find(|label| label.starts_with("vcoding.")) {
+        return Some(format!("it carries the label {}, which is ours to give", shortened(label)));
+    }
+    info.volumes.iter().find_map(|volume| provider::docker::volume_in_our_way(volume))
+}
+
+fn shortened(text: &str) -> String {
+    format!("{:?}", text.chars().take(100).collect::<String>())
+}
+
+/// A workspace's name as an engine takes it: no separator at an end, none beside another.
+fn repository(name: &WorkspaceName) -> String {
+    let words = name.as_str().split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}

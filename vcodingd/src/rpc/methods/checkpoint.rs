@@ -1,0 +1,66 @@
+//! `checkpoint.*` and `transfer.*`.
+
+use jsonrpsee::RpcModule;
+use protocol::checkpoint::{CheckpointList, CheckpointResult};
+use protocol::methods::{Apply, CheckpointCreate, CheckpointDiff, CheckpointList as List, CheckpointRollback};
+use protocol::{Error, Kind};
+
+use super::{Context, register};
+
+const LISTED: u32 = 1000;
+const MAX_LISTED: u32 = 100_000;
+const MAX_LABEL: usize = 200;
+
+pub(super) fn register_all(module: &mut RpcModule<Context>) {
+    register::<CheckpointCreate, _, _>(module, async |context, _, params| {
+        let label = params.label.map(label_of).transpose()?;
+        let (checkpoint, created, notes) = context.registry.find(&params.workspace)?.checkpoint(label).await?;
+        Ok(CheckpointResult { checkpoint, created, notes })
+    });
+    register::<List, _, _>(module, async |context, _, params| {
+        let limit = params.limit.unwrap_or(LISTED).min(MAX_LISTED);
+        let handle = context.registry.find(&params.workspace)?;
+        Ok(CheckpointList { checkpoints: handle.checkpoints(limit as usize).await? })
+    });
+    register::<CheckpointDiff, _, _>(module, async |context, _, params| {
+        context.registry.find(&params.workspace)?.diff(params.from, params.to, params.paths).await
+    });
+    register::<CheckpointRollback, _, _>(module, async |context, _, params| {
+        context.registry.find(&params.workspace)?.rollback(params.to, params.paths).await
+    });
+    register::<Apply, _, _>(module, async |context, _, params| {
+        context.registry.find(&params.workspace)?.apply(params.branch).await
+    });
+}
+
+/// A label is a name that a person types again: no control characters, none of the names that
+/// mean something else.
+fn label_of(text: String) -> Result<String, Error> {
+    let refused = |why: &str| {
+        let shown: String = text.chars().take(80).collect();
+        Error::new(Kind::InvalidParameters, format!("{shown:?} cannot be a label: {why}"))
+    };
+    if text.is_empty() || text.len() > MAX_LABEL {
+        return Err(refused("it has 1 to 200 bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(refused("it has no control characters"));
+    }
+    if text == "base" || text.starts_with(['@', '-']) || text.starts_with("run:") {
+        return Err(refused("that name is taken; base, @…, run:… and -… are not free"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_mean_something_else_are_refused() {
+        assert_eq!(label_of("before refactoring".into()).unwrap(), "before refactoring");
+        for bad in ["", "base", "@", "@~1", "run:x", "-m", "a\nb", &"x".repeat(201)] {
+            assert!(label_of(bad.into()).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `secret.*`.
+
+use jsonrpsee::RpcModule;
+use protocol::daemon::Done;
+use protocol::methods::{SecretListAll as List, SecretRemove, SecretSet};
+use protocol::secret::{SecretList, SecretSource, SecretView};
+
+use super::{Context, register};
+use crate::workspace::failure_of_secrets;
+
+pub(super) fn register_all(module: &mut RpcModule<Context>) {
+    register::<SecretSet, _, _>(module, async |context, _, params| {
+        let value = params.value.expose().as_bytes();
+        context.registry.shared().secrets.set(&params.name, value).map_err(|e| failure_of_secrets(&e))?;
+        Ok(Done {})
+    });
+    register::<List, _, _>(module, async |context, _, _| {
+        let names = context.registry.shared().secrets.list().map_err(|e| failure_of_secrets(&e))?;
+        let secrets = names.into_iter().map(|name| SecretView { name, source: SecretSource::Kept, time: None });
+        Ok(SecretList { secrets: secrets.collect() })
+    });
+    register::<SecretRemove, _, _>(module, async |context, _, params| {
+        context.registry.shared().secrets.remove(&params.name).map_err(|e| failure_of_secrets(&e))?;
+        Ok(Done {})
+    });
+}

@@ -1,0 +1,426 @@
+//! A guest's warm connections.
+//!
+//! A command gets the connection with the fewest commands on it, at best one that is idle, and
+//! gives it back after a clean end. Some are always kept idle: a task makes them, off every
+//! command's way. Where a reader has stopped reading, no new command is sent.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::WorkspaceId;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::carrier::{self, SocketError};
+use super::connection::{Arrivals, Connection, Login, OPEN};
+use super::forward::Forward;
+use super::session::Writer;
+use super::{Error, Keys, Pty, Result, Session};
+use crate::provider::{Carrier, InitProcess, Provider, User};
+
+/// Connections that wait for a command.
+const WARM: usize = 3;
+/// More idle ones than this, after a burst, are ended.
+const IDLE: usize = 6;
+/// Connections of one guest.
+const MOST: usize = 24;
+/// Commands on one connection: well below the guest's MaxSessions.
+const SHARED: usize = 64;
+/// Connections being made at once.
+const MAKING: usize = 4;
+/// How often a command asks for another connection when one fails as it is taken.
+const ATTEMPTS: usize = 4;
+/// How long the guest's init may take to have its socket ready.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Until the task tries again to make a connection: first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long connections may take to end.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// Which guest, and how to get in.
+#[derive(Debug)]
+pub struct Target {
+    pub id: WorkspaceId,
+    /// The guest's run directory on this host.
+    pub run_dir: PathBuf,
+    pub user: User,
+    /// Whose socket it must be. Another init is another guest: a new pool.
+    pub init: InitProcess,
+    pub keys: Arc<Keys>,
+}
+
+/// The connections into one guest, for as long as its init lives. A handle; the last one that is
+/// dropped ends them, [`Pool::close`] also waits for it.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    refill: Mutex<Option<JoinHandle<()>>>,
+}
+
+pub(super) struct Shared {
+    provider: Arc<dyn Provider>,
+    target: Target,
+    /// The socket does not carry; the engine's stream does.
+    by_stream: AtomicBool,
+    lanes: Mutex<Vec<Lane>>,
+    making: Semaphore,
+    /// Something has changed for the task that makes connections.
+    wanted: Notify,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct Lane {
+    connection: Arc<Connection>,
+    commands: usize,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("guest", &self.inner.shared.target.id).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// Makes the first connection and has the others made. The socket is tried first, then the
+    /// engine's stream; what answered stays the way.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::WrongPeer`].
+    pub async fn open(provider: Arc<dyn Provider>, target: Target) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            provider,
+            target,
+            by_stream: AtomicBool::new(false),
+            lanes: Mutex::default(),
+            making: Semaphore::new(MAKING),
+            wanted: Notify::new(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let first = shared.make(None, PATIENCE).await?;
+        shared.lanes().push(Lane { connection: Arc::new(first), commands: 0 });
+        let refill = tokio::spawn(shared.clone().keep_warm());
+        Ok(Self { inner: Arc::new(Inner { shared, refill: Mutex::new(Some(refill)) }) })
+    }
+
+    /// What carries the bytes: `socket` or `stream`.
+    pub fn carrier(&self) -> &'static str {
+        if self.inner.shared.by_stream.load(Ordering::Relaxed) { "stream" } else { "socket" }
+    }
+
+    /// A channel for one command.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and [`Error::WrongPeer`] if no connection can be had,
+    /// [`Error::NoSession`] if none of them opens a session, [`Error::Closed`].
+    pub async fn session(&self, pty: Option<&Pty>) -> Result<Session> {
+        let shared = &self.inner.shared;
+        let mut last = Error::Lost;
+        for _ in 0..ATTEMPTS {
+            let lease = match shared.lend() {
+                Some(lease) => lease,
+                None => shared.make_and_lend().await?,
+            };
+            match lease.connection.open().await {
+                Ok(channel) => {
+                    let mut session = Session::new(channel, lease);
+                    if let Some(pty) = pty {
+                        session.halves().1.request_pty(pty).await?;
+                    }
+                    return Ok(session);
+                }
+                Err(error) => {
+                    lease.connection.mark_failed();
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// A port of the guest's loopback whose connections come here, on an SSH connection of its
+    /// own: a reader of it that stalls freezes no command.
+    ///
+    /// # Errors
+    /// [`Error::NotForwarded`], and as [`Pool::session`].
+    pub async fn forward(&self, port: u16) -> Result<Forward> {
+        let (sender, arrivals) = mpsc::channel(Forward::WAITING);
+        let connection = self.inner.shared.make(Some(sender), Duration::ZERO).await?;
+        connection.listen(port).await?;
+        Ok(Forward::new(connection, arrivals, self.inner.shared.closing.clone()))
+    }
+
+    /// Ends every connection, with the commands on them, and waits until they have ended.
+    pub async fn close(&self) {
+        let shared = &self.inner.shared;
+        shared.closing.cancel();
+        let refill = self.inner.refill.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(refill) = refill
+            && let Err(error) = refill.await
+        {
+            tracing::error!(%error, "the task that makes connections failed");
+        }
+        let lanes = std::mem::take(&mut *shared.lanes());
+        lanes.iter().for_each(|lane| lane.connection.cut());
+        drop(lanes);
+        shared.tasks.close();
+        if tokio::time::timeout(ENDING, shared.tasks.wait()).await.is_err() {
+            tracing::error!(guest = %shared.target.id, "a connection did not end");
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn counts(&self) -> Vec<usize> {
+        self.inner.shared.lanes().iter().map(|lane| lane.commands).collect()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.closing.cancel();
+        // Commands under way keep theirs until they end or are dropped.
+        self.shared.lanes().retain(|lane| lane.commands > 0);
+    }
+}
+
+impl Shared {
+    fn lanes(&self) -> std::sync::MutexGuard<'_, Vec<Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection with the fewest commands.
+    fn lend(self: &Arc<Self>) -> Option<Lease> {
+        let mut lanes = self.lanes();
+        lanes.retain(|lane| lane.commands > 0 || lane.connection.is_usable());
+        let best = lanes
+            .iter_mut()
+            .filter(|lane| lane.commands < SHARED && lane.connection.is_usable() && !lane.connection.is_stalled())
+            .min_by_key(|lane| lane.commands);
+        let lease = best.map(|lane| {
+            lane.commands += 1;
+            Lease { shared: self.clone(), connection: lane.connection.clone(), over: false }
+        });
+        drop(lanes);
+        self.wanted.notify_one();
+        lease
+    }
+
+    async fn make_and_lend(self: &Arc<Self>) -> Result<Lease> {
+        let _turn = self.making.acquire().await.map_err(|_| Error::Closed)?;
+        // Whoever was before us may have left one.
+        if let Some(lease) = self.lend() {
+            return Ok(lease);
+        }
+        let connection = Arc::new(self.make(None, Duration::ZERO).await?);
+        self.lanes().push(Lane { connection: connection.clone(), commands: 1 });
+        Ok(Lease { shared: self.clone(), connection, over: false })
+    }
+
+    /// One more connection, by the carrier that answers.
+    async fn make(&self, arrivals: Option<Arrivals>, patience: Duration) -> Result<Connection> {
+        let making = async {
+            if self.by_stream.load(Ordering::Relaxed) {
+                return self.make_by(self.stream().await?, arrivals).await;
+            }
+            let refused = match self.socket(patience).await {
+                Ok(socket) => match self.make_by(Box::new(socket), arrivals.clone()).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            let by_stream = async { self.make_by(self.stream().await?, arrivals).await };
+            let connection = by_stream.await.map_err(|second| match (refused, second) {
+                (Error::Unreachable { id, why }, Error::Unreachable { why: then, .. }) => {
+                    Error::Unreachable { id, why: format!("{why}; by the engine's stream: {then}") }
+                }
+                (first, _) => first,
+            })?;
+            tracing::warn!(guest = %self.target.id, "the guest's socket does not carry; the engine's stream does");
+            self.by_stream.store(true, Ordering::Relaxed);
+            Ok(connection)
+        };
+        tokio::select! {
+            () = self.closing.cancelled() => Err(Error::Closed),
+            made = making => made,
+        }
+    }
+
+    async fn make_by(&self, carrier: Box<dyn Carrier>, arrivals: Option<Arrivals>) -> Result<Connection> {
+        let login = Login { id: &self.target.id, keys: &self.target.keys, tasks: &self.tasks, arrivals };
+        Connection::make(carrier, login).await
+    }
+
+    /// The guest's socket; one that is silent is asked again until `patience` is over.
+    async fn socket(&self, patience: Duration) -> Result<tokio::net::UnixStream> {
+        let id = &self.target.id;
+        let until = Instant::now() + patience;
+        let mut pause = Duration::from_millis(2);
+        loop {
+            match carrier::socket(&self.target.run_dir, self.target.init).await {
+                Ok(stream) => return Ok(stream),
+                Err(SocketError::Strange(why)) => return Err(Error::WrongPeer { id: id.clone(), why }),
+                Err(SocketError::Silent(why)) if Instant::now() + pause > until => {
+                    return Err(Error::Unreachable { id: id.clone(), why: format!("its socket: {why}") });
+                }
+                Err(SocketError::Silent(_)) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+
+    async fn stream(&self) -> Result<Box<dyn Carrier>> {
+        let id = &self.target.id;
+        self.provider.carrier_stream(id).await.map_err(|e| Error::Unreachable { id: id.clone(), why: e.to_string() })
+    }
+
+    /// Makes connections while too few are idle.
+    async fn keep_warm(self: Arc<Self>) {
+        let mut pause = RETRY.0;
+        loop {
+            if !self.is_short() {
+                tokio::select! {
+                    () = self.closing.cancelled() => return,
+                    () = self.wanted.notified() => continue,
+                }
+            }
+            match self.make(None, Duration::ZERO).await {
+                Ok(connection) => {
+                    pause = RETRY.0;
+                    self.lanes().push(Lane { connection: Arc::new(connection), commands: 0 });
+                }
+                Err(Error::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "no warm connection");
+                    tokio::select! {
+                        () = self.closing.cancelled() => return,
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        let mut lanes = self.lanes();
+        lanes.retain(|lane| lane.commands > 0 || lane.connection.is_usable());
+        lanes.len() < MOST && lanes.iter().filter(|lane| lane.commands == 0).count() < WARM
+    }
+
+    fn release(&self, connection: &Arc<Connection>) {
+        let mut lanes = self.lanes();
+        let Some(at) = lanes.iter().position(|lane| Arc::ptr_eq(&lane.connection, connection)) else { return };
+        lanes[at].commands -= 1;
+        if lanes[at].commands == 0 {
+            let idle = lanes.iter().filter(|lane| lane.commands == 0).count();
+            if idle > IDLE || !connection.is_usable() || self.closing.is_cancelled() {
+                lanes.swap_remove(at);
+                connection.cut();
+            }
+        }
+        drop(lanes);
+        self.wanted.notify_one();
+    }
+
+    /// Under the lock, so that no command is sent there in between.
+    fn cut_if_alone(&self, connection: &Arc<Connection>) -> bool {
+        let lanes = self.lanes();
+        let alone = lanes.iter().all(|lane| !Arc::ptr_eq(&lane.connection, connection) || lane.commands == 1);
+        if alone {
+            connection.cut();
+        }
+        alone
+    }
+
+    fn commands_on(&self, connection: &Arc<Connection>) -> usize {
+        self.lanes().iter().find(|lane| Arc::ptr_eq(&lane.connection, connection)).map_or(1, |lane| lane.commands)
+    }
+}
+
+/// A place on a connection.
+pub(super) struct Lease {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    over: bool,
+}
+
+impl Lease {
+    pub(super) fn is_alone(&self) -> bool {
+        self.shared.commands_on(&self.connection) == 1
+    }
+
+    pub(super) fn watcher(&self) -> Watcher {
+        Watcher { shared: self.shared.clone(), connection: self.connection.clone() }
+    }
+
+    /// After a clean end.
+    pub(super) fn give_back(self) {
+        drop(self);
+    }
+
+    /// After any other: the command must not live on. Alone, the whole connection goes; else its
+    /// channel is closed, which the guest's supervisor takes as its end.
+    pub(super) fn abandon(mut self, writer: Arc<Writer>) {
+        if self.shared.cut_if_alone(&self.connection) {
+            return;
+        }
+        self.over = true;
+        let (shared, connection) = (self.shared.clone(), self.connection.clone());
+        self.shared.tasks.spawn(async move {
+            if !matches!(tokio::time::timeout(OPEN, writer.close()).await, Ok(Ok(()))) {
+                tracing::warn!(guest = %shared.target.id, "a channel could not be closed; its connection is");
+                connection.cut();
+            }
+            shared.release(&connection);
+        });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.over {
+            self.shared.release(&self.connection);
+        }
+    }
+}
+
+/// Asks who else is on a connection.
+#[derive(Clone)]
+pub struct Watcher {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+}
+
+impl Watcher {
+    pub(super) fn is_alone(&self) -> bool {
+        self.shared.commands_on(&self.connection) == 1
+    }
+
+    pub(super) fn stalled(&self) -> Stalled {
+        self.connection.stall(true);
+        Stalled { connection: self.connection.clone() }
+    }
+}
+
+/// Keeps new commands from a connection on which a reader does not read.
+pub struct Stalled {
+    connection: Arc<Connection>,
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        self.connection.stall(false);
+    }
+}

@@ -1,0 +1,209 @@
+//! The time machine of one workspace: checkpoints, their log, diff and rollback.
+//!
+//! The crate `history` does the work, on blocking threads; this room gives it one owner, its
+//! words on the socket and the names of checkpoints. Two callers take turns: a look at the log
+//! waits for a scan, never the other way round for longer than the look takes.
+
+mod names;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use history::{History, Id, Meta, Owner, Settings};
+use protocol::checkpoint::{CheckpointView, DiffResult, FileChange};
+use protocol::{Bytes, Timestamp};
+
+pub use names::of as names_of;
+
+/// Where a workspace's work tree and history are, and who owns the files that are written there.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    pub host: PathBuf,
+    pub tree: PathBuf,
+    pub project: PathBuf,
+    pub owner: Option<Owner>,
+    pub max_file: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    History(#[from] history::Error),
+    #[error("a task of the history broke off")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Why a checkpoint is made.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    /// `up`, `request`, `run`, …
+    pub word: &'static str,
+    pub label: Option<String>,
+    pub run: Option<protocol::RunId>,
+}
+
+impl Cause {
+    pub fn of(word: &'static str) -> Self {
+        Self { word, label: None, run: None }
+    }
+
+    fn meta(&self) -> Meta {
+        Meta {
+            cause: self.word.to_owned(),
+            label: self.label.clone(),
+            run: self.run.as_ref().map(ToString::to_string),
+            time_ms: Timestamp::now().unix_ms(),
+        }
+    }
+}
+
+/// The ends of a history that everybody asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ends {
+    pub base: Option<String>,
+    pub head: Option<String>,
+    pub unapplied: bool,
+}
+
+/// One workspace's history.
+#[derive(Clone)]
+pub struct Timeline {
+    paths: Paths,
+    history: Arc<Mutex<Option<History>>>,
+}
+
+impl std::fmt::Debug for Timeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Timeline").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+impl Timeline {
+    /// Nothing is opened yet; the first use opens or makes the history.
+    pub fn new(paths: Paths) -> Self {
+        Self { paths, history: Arc::default() }
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Does `work` with the history on a blocking thread.
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut History, &Paths) -> Result<T, history::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (slot, paths) = (self.history.clone(), self.paths.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            // A panic in another use leaves the directory as a kill would; opening anew mends that.
+            let mut slot = slot.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
+                let mut slot = poisoned.into_inner();
+                *slot = None;
+                slot
+            });
+            let history = match slot.take() {
+                Some(history) => history,
+                None => History::create(&paths.host, Settings { max_file: paths.max_file })?,
+            };
+            let history = slot.insert(history);
+            work(history, &paths)
+        });
+        Ok(done.await??)
+    }
+
+    /// Lets go of the history's files, which may then be moved.
+    pub async fn close(&self) {
+        let slot = self.history.clone();
+        // Waits for whoever uses it; a panic there leaves nothing to close.
+        let closed = tokio::task::spawn_blocking(move || drop(slot.lock().map(|mut slot| slot.take())));
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "a history was not closed");
+        }
+    }
+
+    pub async fn ends(&self) -> Result<Ends, Error> {
+        self.with(|history, _| ends(history)).await
+    }
+
+    /// Records the work tree as it is; nothing new if it is as the newest checkpoint. `quiet`
+    /// says that nothing writes there now: then files that were changed shortly before an
+    /// earlier scan are hashed again (a mapped file's write is invisible to a scan beside it).
+    pub async fn checkpoint(&self, cause: Cause, quiet: bool) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+        self.with(move |history, paths| {
+            let made = history.checkpoint(&paths.tree, &cause.meta(), quiet)?;
+            Ok((view(history, &made.checkpoint)?, made.created, made.notes))
+        })
+        .await
+    }
+
+    /// Newest first.
+    pub async fn list(&self, limit: usize) -> Result<Vec<CheckpointView>, Error> {
+        self.with(move |history, _| history.list(limit)?.iter().map(|c| view(history, c)).collect()).await
+    }
+
+    /// The id of a checkpoint by any of its names.
+    pub async fn resolve(&self, name: String) -> Result<Id, Error> {
+        self.with(move |history, _| Ok(history.resolve(&name)?.id)).await
+    }
+
+    pub async fn diff(&self, from: Id, to: Id, paths: Vec<Bytes>) -> Result<DiffResult, Error> {
+        self.with(move |history, _| {
+            let paths: Vec<Vec<u8>> = paths.into_iter().map(|p| p.0).collect();
+            let diff = history.diff(from, to, &paths)?;
+            let files = diff.files.into_iter().map(|file| FileChange {
+                path: file.path.into(),
+                old_path: file.old_path.map(Into::into),
+                status: file.status,
+                added: file.lines.map(|(added, _)| added),
+                deleted: file.lines.map(|(_, deleted)| deleted),
+            });
+            Ok(DiffResult {
+                from: from.to_string(),
+                to: to.to_string(),
+                files: files.collect(),
+                patch: diff.patch.into(),
+                truncated: diff.truncated,
+            })
+        })
+        .await
+    }
+
+    /// Brings the work tree to the tree of `to` and appends that as a checkpoint. The caller took
+    /// one before, which was `before`, and keeps the guest from writing. May be repeated after it
+    /// was cut off: a checkpoint that it had appended already is not appended twice.
+    pub async fn rollback(&self, to: Id, before: Id, only: Vec<Bytes>) -> Result<CheckpointView, Error> {
+        self.with(move |history, paths| {
+            let newest = history.resolve("@")?;
+            if newest.parent == Some(before) && newest.meta.cause == "rollback" {
+                return view(history, &newest);
+            }
+            let only: Vec<Vec<u8>> = only.into_iter().map(|p| p.0).collect();
+            let meta = Cause::of("rollback").meta();
+            let done = history.rollback(&paths.tree, paths.owner, to, &only, &meta)?;
+            view(history, &done.checkpoint)
+        })
+        .await
+    }
+}
+
+fn ends(history: &History) -> Result<Ends, history::Error> {
+    Ok(Ends {
+        base: history.base()?.map(|id| id.to_string()),
+        head: history.head()?.map(|id| id.to_string()),
+        unapplied: history.unapplied()?,
+    })
+}
+
+fn view(history: &History, checkpoint: &history::Checkpoint) -> Result<CheckpointView, history::Error> {
+    Ok(CheckpointView {
+        id: checkpoint.id.to_string(),
+        time: Timestamp::from_unix_ms(checkpoint.meta.time_ms),
+        cause: checkpoint.meta.cause.clone(),
+        label: checkpoint.meta.label.clone(),
+        run: checkpoint.meta.run.as_ref().and_then(|run| run.parse().ok()),
+        added: checkpoint.added,
+        changed: checkpoint.changed,
+        deleted: checkpoint.deleted,
+        names: names::of(history.base()?, history.head()?, checkpoint),
+    })
+}

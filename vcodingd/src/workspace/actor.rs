@@ -1,0 +1,676 @@
+//! The one owner of a workspace: a task with an inbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::checkpoint::{CheckpointView, DiffResult, RollbackResult};
+use protocol::run::RunView;
+use protocol::transfer::ApplyResult;
+use protocol::workspace::{Phase, Wall, WorkspaceView};
+use protocol::{Bytes, Error, Kind, RunId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::active::{ActiveRuns, Over, Prepared};
+use super::machine::{self, Intent, Operation};
+use super::points::Side;
+use super::record::{self, Places, Rest, WorkspaceRecord};
+use super::steps::Told;
+use super::{Say, Shared, Snapshot, failure};
+use crate::provider::Walls;
+use crate::ssh::{Keys, Pool};
+use crate::timeline::{Cause, Ends, Paths, Timeline};
+
+/// How often a guest with live runs is looked after.
+const LOOK: Duration = Duration::from_secs(5);
+/// Commands that wait for their turn; a caller beyond is told that the workspace is busy.
+const INBOX: usize = 32;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What a workspace can be told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// After the daemon's start: finish what was under way, find the guest and the runs again.
+    Recover,
+    Up {
+        rebuild: bool,
+        say: Say,
+        reply: Reply<UpDone>,
+    },
+    Start {
+        reply: Reply<()>,
+    },
+    Stop {
+        reply: Reply<()>,
+    },
+    Destroy {
+        force: bool,
+        purge: bool,
+        reply: Reply<()>,
+    },
+    Checkpoint {
+        label: Option<String>,
+        reply: Reply<(CheckpointView, bool, Vec<String>)>,
+    },
+    Diff {
+        from: Option<String>,
+        to: Option<String>,
+        paths: Vec<Bytes>,
+        reply: Reply<DiffResult>,
+    },
+    Rollback {
+        to: String,
+        paths: Vec<Bytes>,
+        reply: Reply<RollbackResult>,
+    },
+    Apply {
+        branch: Option<String>,
+        reply: Reply<ApplyResult>,
+    },
+    RunStart {
+        prepared: Box<Prepared>,
+        say: Say,
+        reply: Reply<RunView>,
+    },
+    RunCancel {
+        run: RunId,
+        reply: Reply<()>,
+    },
+    /// Nothing: the answer says that everything before has been done.
+    Turn {
+        reply: Reply<()>,
+    },
+}
+
+/// What an `up` has to tell.
+#[derive(Debug)]
+pub struct UpDone {
+    pub(super) told: Told,
+    pub created: bool,
+}
+
+/// The way to a workspace's owner.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    inbox: mpsc::Sender<Command>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    timeline: Timeline,
+}
+
+pub(super) struct Actor {
+    pub(super) shared: Arc<Shared>,
+    pub(super) record: WorkspaceRecord,
+    pub(super) places: Places,
+    pub(super) timeline: Timeline,
+    pub(super) keys: Option<Arc<Keys>>,
+    pub(super) walls: Option<Walls>,
+    pub(super) wall: Option<Wall>,
+    pub(super) pool: Option<Pool>,
+    pub(super) runs: ActiveRuns,
+    /// Tasks that watch runs; each ends with its run.
+    pub(super) watching: JoinSet<Over>,
+    ends: Ends,
+    published: watch::Sender<Arc<Snapshot>>,
+}
+
+/// Makes the owner's task in `tasks`; it ends by `shutdown`, or when its workspace is no more.
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    shared: Arc<Shared>,
+    record: WorkspaceRecord,
+    shutdown: CancellationToken,
+) -> Handle {
+    let places = Places::of(&shared.state_dir, &record.id);
+    let timeline = Timeline::new(Paths {
+        host: places.host(),
+        tree: places.tree(),
+        project: record.project.clone(),
+        owner: Some(history::Owner { uid: record.uid, gid: record.gid }),
+        max_file: record.max_file,
+    });
+    let (inbox, commands) = mpsc::channel(INBOX);
+    let ends = Ends::default();
+    let first = Arc::new(Snapshot {
+        view: view_of(&record, &ends, 0, false),
+        pool: None,
+        wall: None,
+        musl: record.image.as_ref().is_some_and(|i| i.musl),
+        models: record.models.clone(),
+    });
+    let (published, snapshot) = watch::channel(first);
+    let handle = Handle { inbox, snapshot, timeline: timeline.clone() };
+    let actor = Actor {
+        places,
+        timeline,
+        keys: None,
+        walls: None,
+        wall: None,
+        pool: None,
+        runs: ActiveRuns::new(),
+        watching: JoinSet::new(),
+        ends,
+        published,
+        shared,
+        record,
+    };
+    tasks.spawn(actor.run(commands, shutdown));
+    handle
+}
+
+impl Handle {
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Its owner has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    /// The way into a guest that is ready; one that is being made or started is waited for.
+    ///
+    /// # Errors
+    /// [`Kind::WorkspaceNotRunning`], with the command that mends it.
+    pub async fn pool(&self) -> Result<Pool, Error> {
+        let mut watched = self.snapshot.clone();
+        // The usual case costs no wait.
+        let ready = |snapshot: &Arc<Snapshot>| {
+            snapshot.pool.is_some() || !matches!(snapshot.view.phase, Phase::Creating | Phase::Starting)
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(120), watched.wait_for(ready)).await;
+        let snapshot = match waited {
+            Ok(Ok(snapshot)) => snapshot.clone(),
+            Ok(Err(_)) | Err(_) => self.snapshot(),
+        };
+        snapshot.pool.clone().ok_or_else(|| {
+            let view = &snapshot.view;
+            let state = word(view.phase);
+            let (message, hint) = match (view.phase, &view.problem) {
+                (Phase::Broken, Some(problem)) => {
+                    (format!("workspace {} is broken: {problem}", view.name), "vcodingctl up")
+                }
+                (Phase::Stopped, _) => (format!("workspace {} is stopped", view.name), "vcodingctl start"),
+                _ => (format!("workspace {} is {state}", view.name), "vcodingctl ls"),
+            };
+            Error::new(Kind::WorkspaceNotRunning, message).hint(hint)
+        })
+    }
+
+    pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let name = &self.snapshot().view.name;
+        self.inbox.try_send(command(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Error::new(Kind::WorkspaceBusy, format!("workspace {name} has too many calls waiting"))
+                    .hint("vcodingctl ls")
+            }
+            mpsc::error::TrySendError::Closed(_) => gone(name.as_str()),
+        })?;
+        answer.await.map_err(|_| gone(name.as_str()))?
+    }
+
+    /// Finishes what was under way when the daemon ended; nobody waits for it.
+    pub(super) fn recover(&self) {
+        // The first command of a fresh inbox always fits.
+        let _fits = self.inbox.try_send(Command::Recover);
+    }
+
+    pub async fn up(&self, rebuild: bool, say: Say) -> Result<UpDone, Error> {
+        self.ask(|reply| Command::Up { rebuild, say, reply }).await
+    }
+
+    pub async fn start(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Start { reply }).await
+    }
+
+    pub async fn stop(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Stop { reply }).await
+    }
+
+    pub async fn destroy(&self, force: bool, purge: bool) -> Result<(), Error> {
+        self.ask(|reply| Command::Destroy { force, purge, reply }).await
+    }
+
+    pub async fn checkpoint(&self, label: Option<String>) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+        self.ask(|reply| Command::Checkpoint { label, reply }).await
+    }
+
+    pub async fn diff(&self, from: Option<String>, to: Option<String>, paths: Vec<Bytes>) -> Result<DiffResult, Error> {
+        self.ask(|reply| Command::Diff { from, to, paths, reply }).await
+    }
+
+    pub async fn rollback(&self, to: String, paths: Vec<Bytes>) -> Result<RollbackResult, Error> {
+        self.ask(|reply| Command::Rollback { to, paths, reply }).await
+    }
+
+    pub async fn apply(&self, branch: Option<String>) -> Result<ApplyResult, Error> {
+        self.ask(|reply| Command::Apply { branch, reply }).await
+    }
+
+    pub async fn run_start(&self, prepared: Prepared, say: Say) -> Result<RunView, Error> {
+        self.ask(|reply| Command::RunStart { prepared: Box::new(prepared), say, reply }).await
+    }
+
+    pub async fn run_cancel(&self, run: RunId) -> Result<(), Error> {
+        self.ask(|reply| Command::RunCancel { run, reply }).await
+    }
+
+    /// Waits until everything that was asked before has been done.
+    pub(super) async fn turn(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Turn { reply }).await
+    }
+
+    /// Checkpoints, newest first.
+    pub async fn checkpoints(&self, limit: usize) -> Result<Vec<CheckpointView>, Error> {
+        if self.snapshot().view.base.is_none() {
+            return Ok(Vec::new());
+        }
+        self.timeline.list(limit).await.map_err(|e| failure::of_timeline(&e))
+    }
+}
+
+impl UpDone {
+    pub fn into_result(self, snapshot: &Snapshot) -> protocol::workspace::UpResult {
+        protocol::workspace::UpResult {
+            workspace: snapshot.view.clone(),
+            created: self.created,
+            wall: snapshot.wall.clone(),
+            left_out: self.told.left_out,
+            left_out_total: self.told.left_out_total,
+            files: self.told.files,
+            notes: self.told.notes,
+        }
+    }
+}
+
+fn gone(name: &str) -> Error {
+    Error::new(Kind::WorkspaceNotFound, format!("workspace {name} is no more")).hint("vcodingctl ls")
+}
+
+pub(super) fn word(phase: Phase) -> String {
+    match serde_json::to_value(phase) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "unknown".into(),
+    }
+}
+
+fn view_of(record: &WorkspaceRecord, ends: &Ends, runs: u32, connected: bool) -> WorkspaceView {
+    let phase = match &record.intent {
+        Some(intent) => intent.operation.phase(record.rest),
+        None => machine::resting(record.rest, record.problem.is_some()),
+    };
+    // A daemon that has just begun is still looking for the guest.
+    let phase = if phase == Phase::Ready && !connected { Phase::Starting } else { phase };
+    WorkspaceView {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        project: record.project.clone(),
+        phase,
+        created: record.created,
+        image: record.image.as_ref().map(|i| i.reference.clone()),
+        base: ends.base.clone(),
+        head: ends.head.clone(),
+        unapplied: ends.unapplied,
+        runs,
+        problem: record.problem.clone(),
+    }
+}
+
+impl Actor {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, shutdown: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let next = tokio::select! {
+                () = shutdown.cancelled() => break,
+                // A guest that dies takes its runs along, and nobody in it can say so.
+                _ = look.tick(), if self.runs.any() => Next::Look,
+                Some(over) = self.watching.join_next(), if !self.watching.is_empty() => Next::Over(over),
+                command = commands.recv() => match command {
+                    Some(command) => Next::Command(command),
+                    None => break,
+                },
+            };
+            // A daemon that ends drops what is under way, as a kill would; its intent is on disk.
+            let alive = tokio::select! {
+                () = shutdown.cancelled() => break,
+                alive = self.next(next) => alive,
+            };
+            if !alive {
+                return;
+            }
+        }
+        self.runs.stop_watching();
+        while self.watching.join_next().await.is_some() {}
+        self.disconnect().await;
+    }
+
+    /// False when the workspace is no more.
+    async fn next(&mut self, next: Next) -> bool {
+        match next {
+            Next::Look => self.lose_runs_of_a_gone_guest().await,
+            Next::Over(Ok(over)) => self.run_over(over).await,
+            Next::Over(Err(error)) => tracing::error!(%error, "the task that watched a run broke off"),
+            Next::Command(command) => return self.obey(command).await,
+        }
+        true
+    }
+
+    async fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Recover => return self.recover().await,
+            Command::Up { rebuild, say, reply } => answer(reply, self.up(rebuild, &say).await),
+            Command::Start { reply } => {
+                let done = self.start().await;
+                answer(reply, done);
+            }
+            Command::Stop { reply } => {
+                let done = match self.record.rest {
+                    Rest::Stopped => Ok(()),
+                    Rest::New | Rest::Ready => self.operate(Operation::Stop, &Say::default()).await.map(drop),
+                };
+                answer(reply, done);
+            }
+            Command::Destroy { force, purge, reply } => {
+                let done = self.destroy(force, purge).await;
+                let gone = done.is_ok();
+                answer(reply, done);
+                return !gone;
+            }
+            Command::Checkpoint { label, reply } => {
+                let cause = Cause { word: "request", label, run: None };
+                let done = self.checkpoint(cause, false).await;
+                answer(reply, done);
+            }
+            Command::Diff { from, to, paths, reply } => answer(reply, self.diff(from, to, paths).await),
+            Command::Rollback { to, paths, reply } => answer(reply, self.rollback(to, paths).await),
+            Command::Apply { branch, reply } => answer(reply, self.apply(branch).await),
+            Command::RunStart { prepared, say, reply } => answer(reply, self.run_start(*prepared, &say).await),
+            Command::RunCancel { run, reply } => answer(reply, self.run_cancel(&run).await),
+            Command::Turn { reply } => answer(reply, Ok(())),
+        }
+        true
+    }
+
+    /// An operation from its intent to its outcome.
+    pub(super) async fn operate(&mut self, operation: Operation, say: &Say) -> Result<Told, Error> {
+        self.record.intent = Some(Intent { operation, step: 0 });
+        self.save().await?;
+        self.publish();
+        self.go_on(say).await
+    }
+
+    /// The intent of the record, from the step that it names to the operation's end.
+    async fn go_on(&mut self, say: &Say) -> Result<Told, Error> {
+        let mut told = Told::default();
+        let Some(Intent { operation, mut step }) = self.record.intent.clone() else { return Ok(told) };
+        let points = self.shared.points.clone();
+        let steps = operation.steps();
+        while let Some(now) = steps.get(step) {
+            points.pass(operation.word(), now.word(), Side::Before).await;
+            if let Err(error) = self.step(&operation, *now, say, &mut told).await {
+                tracing::warn!(workspace = %self.record.id, operation = operation.word(), step = now.word(), %error, "an operation failed");
+                self.record.intent = None;
+                // What was refused before anything changed leaves a workspace as it was.
+                if !matches!(operation, Operation::Rollback { .. } | Operation::Apply { .. }) {
+                    self.record.problem = Some(error.message.clone());
+                }
+                self.save().await?;
+                self.publish();
+                return Err(error);
+            }
+            points.pass(operation.word(), now.word(), Side::After).await;
+            step += 1;
+            if step < steps.len() {
+                self.record.intent = Some(Intent { operation: operation.clone(), step });
+                self.save().await?;
+            }
+        }
+        let Some(rest) = operation.rest_after(self.record.rest) else {
+            // PutAway has moved the directories: only the store still knows it.
+            self.shared.workspaces.remove(self.record.id.as_str()).await.map_err(|e| failure::of_store(&e))?;
+            return Ok(told);
+        };
+        self.record.rest = rest;
+        self.record.intent = None;
+        if !matches!(operation, Operation::Rollback { .. } | Operation::Apply { .. }) {
+            self.record.problem = None;
+        }
+        self.save().await?;
+        self.publish();
+        Ok(told)
+    }
+
+    async fn recover(&mut self) -> bool {
+        self.clean_directories().await;
+        if let Err(error) = self.look_at_history().await {
+            tracing::error!(workspace = %self.record.id, %error, "the history cannot be read");
+        }
+        self.find_runs().await;
+        self.lose_runs_of_a_gone_guest().await;
+        if let Some(intent) = self.record.intent.clone() {
+            tracing::info!(workspace = %self.record.id, operation = intent.operation.word(), step = intent.step, "going on");
+            // Its guest may run: what a later step needs, an earlier one of this life has to find.
+            if let Some(again) = restarted_at(&intent) {
+                self.record.intent = Some(Intent { step: again, ..intent.clone() });
+            }
+            self.publish();
+            let gone = matches!(intent.operation, Operation::Destroy { .. });
+            if self.go_on(&Say::default()).await.is_ok() && gone {
+                return false;
+            }
+        }
+        if self.record.rest == Rest::Ready
+            && self.pool.is_none()
+            && self.record.intent.is_none()
+            && let Err(error) = self.operate(Operation::Start, &Say::default()).await
+        {
+            tracing::warn!(workspace = %self.record.id, %error, "a guest was not found again");
+        }
+        self.watch_found_runs().await;
+        true
+    }
+
+    /// What a killed write left behind.
+    async fn clean_directories(&self) {
+        let host = self.places.host();
+        let _none = tokio::task::spawn_blocking(move || {
+            for entry in std::fs::read_dir(host).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().ends_with(".new") {
+                    drop(std::fs::remove_file(entry.path()));
+                }
+            }
+        })
+        .await;
+    }
+
+    async fn up(&mut self, rebuild: bool, say: &Say) -> Result<UpDone, Error> {
+        let created = self.record.rest == Rest::New;
+        if !rebuild && self.is_up().await {
+            return Ok(UpDone { told: self.whether_the_project_moved_on().await, created: false });
+        }
+        if rebuild && !created && self.runs.any() {
+            return Err(Error::new(Kind::WorkspaceBusy, format!("workspace {} has runs under way", self.record.name))
+                .hint("vcodingctl runs"));
+        }
+        self.lose_runs_of_a_gone_guest().await;
+        // Of a workspace that is there, only the guest is made to run again.
+        let operation = if created || rebuild || self.record.image.is_none() {
+            Operation::Up { rebuild: rebuild && !created }
+        } else {
+            Operation::Start
+        };
+        let mut told = self.operate(operation, say).await?;
+        if !created && !rebuild {
+            told.notes.extend(self.whether_the_project_moved_on().await.notes);
+        }
+        Ok(UpDone { told, created })
+    }
+
+    /// By the engine's word too: a guest may have been stopped or removed behind our back.
+    async fn is_up(&self) -> bool {
+        let (Some(walls), true) = (&self.walls, self.pool.is_some() && self.record.problem.is_none()) else {
+            return false;
+        };
+        self.record.rest == Rest::Ready
+            && self.shared.provider.init_process(&self.record.id).await.is_ok_and(|init| init == walls.init)
+    }
+
+    async fn whether_the_project_moved_on(&self) -> Told {
+        let (project, known) = (self.record.project.clone(), self.record.image.clone());
+        let note = tokio::task::spawn_blocking(move || {
+            let config = crate::config::Project::load(&project).ok()?;
+            let now = super::steps::source_of(&project, &config);
+            (known?.source != now).then(|| {
+                "the Dockerfile or vcoding.toml changed since the guest was made: vcodingctl up --rebuild takes it in".to_owned()
+            })
+        });
+        Told { notes: note.await.ok().flatten().into_iter().collect(), ..Told::default() }
+    }
+
+    async fn start(&mut self) -> Result<(), Error> {
+        if self.is_up().await {
+            return Ok(());
+        }
+        if self.record.rest == Rest::New {
+            return Err(Error::new(Kind::WorkspaceNotRunning, format!("workspace {} was never up", self.record.name))
+                .hint("vcodingctl up"));
+        }
+        self.lose_runs_of_a_gone_guest().await;
+        self.operate(Operation::Start, &Say::default()).await.map(drop)
+    }
+
+    async fn destroy(&mut self, force: bool, purge: bool) -> Result<(), Error> {
+        if !force {
+            if self.ends.base.is_some() {
+                self.checkpoint(Cause::of("destroy"), false).await?;
+            }
+            if self.ends.unapplied {
+                return Err(Error::new(
+                    Kind::UnappliedWork,
+                    format!("workspace {} holds work that was never applied", self.record.name),
+                )
+                .hint("vcodingctl diff shows it, vcodingctl apply takes it home, vcodingctl destroy --force ends it anyway"));
+            }
+        }
+        self.operate(Operation::Destroy { purge }, &Say::default()).await.map(drop)
+    }
+
+    pub(super) async fn checkpoint(
+        &mut self,
+        cause: Cause,
+        quiet: bool,
+    ) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+        self.needs_history()?;
+        let made = self.timeline.checkpoint(cause, quiet).await.map_err(|e| failure::of_timeline(&e))?;
+        self.look_at_history().await?;
+        Ok(made)
+    }
+
+    pub(super) async fn checkpoint_if_there(&mut self, cause: Cause) -> Result<(), Error> {
+        if self.ends.base.is_none() {
+            return Ok(());
+        }
+        self.checkpoint(cause, false).await.map(drop)
+    }
+
+    fn needs_history(&self) -> Result<(), Error> {
+        if self.ends.base.is_some() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::WorkspaceNotRunning, format!("workspace {} has no work tree yet", self.record.name))
+            .hint("vcodingctl up"))
+    }
+
+    async fn diff(&mut self, from: Option<String>, to: Option<String>, paths: Vec<Bytes>) -> Result<DiffResult, Error> {
+        self.needs_history()?;
+        let to = match to {
+            Some(name) => name,
+            None => {
+                self.checkpoint(Cause::of("diff"), false).await?;
+                "@".into()
+            }
+        };
+        let resolve = async |name: String| self.timeline.resolve(name).await.map_err(|e| failure::of_timeline(&e));
+        let from = resolve(from.unwrap_or_else(|| "base".into())).await?;
+        let to = resolve(to).await?;
+        self.timeline.diff(from, to, paths).await.map_err(|e| failure::of_timeline(&e))
+    }
+
+    async fn rollback(&mut self, to: String, paths: Vec<Bytes>) -> Result<RollbackResult, Error> {
+        self.needs_history()?;
+        // Named before the checkpoint that is taken now: `@` is what the caller saw as newest.
+        let target = self.timeline.resolve(to).await.map_err(|e| failure::of_timeline(&e))?;
+        let (before, _, _) = self.checkpoint(Cause::of("before-rollback"), false).await?;
+        let operation = Operation::Rollback { to: target.to_string(), before: before.id.clone(), paths };
+        let told = self.operate(operation, &Say::default()).await?;
+        let checkpoint =
+            told.rolled_back.ok_or_else(|| Error::new(Kind::Internal, "a rollback ended without its checkpoint"))?;
+        Ok(RollbackResult { checkpoint, target: target.to_string(), before: before.id })
+    }
+
+    async fn apply(&mut self, branch: Option<String>) -> Result<ApplyResult, Error> {
+        self.needs_history()?;
+        self.checkpoint(Cause::of("apply"), false).await?;
+        let branch = branch.unwrap_or_else(|| format!("vcoding/{}", self.record.name));
+        let told = self.operate(Operation::Apply { branch }, &Say::default()).await?;
+        told.applied.ok_or_else(|| Error::new(Kind::Internal, "an apply ended without its branch"))
+    }
+
+    /// Reads the ends of the history again.
+    pub(super) async fn look_at_history(&mut self) -> Result<(), Error> {
+        if !self.places.host().join("history.git").exists() {
+            return Ok(());
+        }
+        self.ends = self.timeline.ends().await.map_err(|e| failure::of_timeline(&e))?;
+        self.publish();
+        Ok(())
+    }
+
+    /// The record, durable in the store and beside the history.
+    pub(super) async fn save(&mut self) -> Result<(), Error> {
+        let (record, host) = (self.record.clone(), self.places.host());
+        super::steps::blocking(move || {
+            // Before the first step made the directories there is only the store.
+            if !host.is_dir() {
+                return Ok(());
+            }
+            let path = host.join("record.json");
+            let text = serde_json::to_vec(&record).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+            record::write_synced(&path, 0o600, &text).map_err(|e| failure::of_file(&path, &e))
+        })
+        .await?;
+        self.shared.workspaces.put(&self.record).await.map_err(|e| failure::of_store(&e))
+    }
+
+    /// Tells everybody how it is now.
+    pub(super) fn publish(&self) {
+        self.published.send_replace(Arc::new(Snapshot {
+            view: view_of(&self.record, &self.ends, self.runs.count(), self.pool.is_some()),
+            pool: self.pool.clone(),
+            wall: self.wall.clone(),
+            musl: self.record.image.as_ref().is_some_and(|i| i.musl),
+            models: self.record.models.clone(),
+        }));
+    }
+}
+
+enum Next {
+    Look,
+    Command(Command),
+    Over(Result<Over, tokio::task::JoinError>),
+}
+
+/// Steps that lean on what an earlier one kept in memory begin again there.
+fn restarted_at(intent: &Intent) -> Option<usize> {
+    let steps = intent.operation.steps();
+    let files = steps.iter().position(|s| *s == machine::Step::Files)?;
+    (intent.step > files).then_some(files)
+}
+
+/// A caller that is gone misses its answer.
+fn answer<T>(reply: Reply<T>, result: Result<T, Error>) {
+    drop(reply.send(result));
+}

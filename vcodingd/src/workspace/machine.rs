@@ -1,0 +1,220 @@
+//! What an operation consists of, and what a workspace is meanwhile. Pure: no clock, no disk.
+//!
+//! ```text
+//!            up                    stop                destroy
+//!   (none) ──────▶ Creating ─▶ Ready ─────▶ Stopping ─▶ Stopped ─────▶ Destroying ─▶ (gone)
+//!                     │          ▲              start │
+//!                     ▼ failed   └──── Starting ◀─────┘
+//!                  Broken ── up, start (the same steps again), destroy
+//! ```
+//!
+//! An operation is an intent on disk, then its steps in order, each of which may run twice, then
+//! the resting state on disk without the intent. A daemon that finds an intent at its start goes
+//! on with the step that it names.
+
+use protocol::workspace::Phase;
+use serde::{Deserialize, Serialize};
+
+use super::record::Rest;
+
+/// An operation under way, and which of its steps is next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    pub operation: Operation,
+    pub step: usize,
+}
+
+/// What can be done to a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// From a project to a guest that answers.
+    Up {
+        rebuild: bool,
+    },
+    /// From a stopped or lost guest to one that answers.
+    Start,
+    Stop,
+    Destroy {
+        purge: bool,
+    },
+    /// The work tree back to the tree of checkpoint `to`; `before` was the newest then.
+    Rollback {
+        to: String,
+        before: String,
+        paths: Vec<protocol::Bytes>,
+    },
+    /// The newest checkpoint home, as this branch.
+    Apply {
+        branch: String,
+    },
+}
+
+/// One step; each may run again after it was cut off anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The workspace's directories, owned as they must be.
+    Directories,
+    /// The user's Dockerfile as an image.
+    Image,
+    /// The project into the work tree, and checkpoint `base`.
+    Copy,
+    /// Keys, accounts, sshd's configuration, the helper.
+    Files,
+    /// The container, stopped.
+    Create,
+    /// The container running, compared with the kernel's word.
+    Start,
+    /// A real command has come back over SSH.
+    Connect,
+    /// Every run of the workspace is over.
+    EndRuns,
+    /// A checkpoint, if the work tree is not as the newest.
+    Checkpoint,
+    /// The SSH connections are gone.
+    Disconnect,
+    /// The container is stopped.
+    Halt,
+    /// The container is removed.
+    Remove,
+    /// The directories are in the trash, or gone; the keys are gone in either case.
+    PutAway,
+    /// The work tree is the checkpoint's.
+    Restore,
+    /// The branch is in the project's repository.
+    Publish,
+}
+
+impl Operation {
+    /// Its steps in order.
+    pub fn steps(&self) -> &'static [Step] {
+        use Step::{
+            Checkpoint, Connect, Copy, Create, Directories, Disconnect, EndRuns, Files, Halt, Image, Publish, PutAway,
+            Remove, Restore, Start,
+        };
+        match self {
+            Self::Up { rebuild: false } => &[Directories, Image, Copy, Files, Create, Start, Connect],
+            Self::Up { rebuild: true } => {
+                &[Directories, Image, Copy, Disconnect, Remove, Files, Create, Start, Connect]
+            }
+            Self::Start => &[Files, Create, Start, Connect],
+            Self::Stop => &[EndRuns, Checkpoint, Disconnect, Halt],
+            Self::Destroy { .. } => &[EndRuns, Disconnect, Remove, PutAway],
+            Self::Rollback { .. } => &[Restore],
+            Self::Apply { .. } => &[Publish],
+        }
+    }
+
+    /// What the workspace is while it goes on.
+    pub fn phase(&self, from: Rest) -> Phase {
+        match self {
+            Self::Up { .. } if from == Rest::New => Phase::Creating,
+            Self::Up { .. } | Self::Start => Phase::Starting,
+            Self::Stop => Phase::Stopping,
+            Self::Destroy { .. } => Phase::Destroying,
+            Self::Rollback { .. } | Self::Apply { .. } => resting(from, false),
+        }
+    }
+
+    /// Where the workspace rests after it; `None`: it is no more.
+    pub fn rest_after(&self, from: Rest) -> Option<Rest> {
+        match self {
+            Self::Up { .. } | Self::Start => Some(Rest::Ready),
+            Self::Stop => Some(Rest::Stopped),
+            Self::Destroy { .. } => None,
+            Self::Rollback { .. } | Self::Apply { .. } => Some(from),
+        }
+    }
+
+    /// For people, and in the names of kill points.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Up { .. } => "up",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Destroy { .. } => "destroy",
+            Self::Rollback { .. } => "rollback",
+            Self::Apply { .. } => "apply",
+        }
+    }
+}
+
+/// What a workspace without an operation under way is.
+pub fn resting(rest: Rest, problem: bool) -> Phase {
+    match (rest, problem) {
+        (Rest::Ready, false) => Phase::Ready,
+        (Rest::Stopped, _) => Phase::Stopped,
+        (Rest::New, _) | (Rest::Ready, true) => Phase::Broken,
+    }
+}
+
+impl Step {
+    /// For people, and in the names of kill points.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Directories => "directories",
+            Self::Image => "image",
+            Self::Copy => "work tree",
+            Self::Files => "keys",
+            Self::Create => "guest",
+            Self::Start => "walls",
+            Self::Connect => "ssh",
+            Self::EndRuns => "runs",
+            Self::Checkpoint => "checkpoint",
+            Self::Disconnect => "disconnect",
+            Self::Halt => "halt",
+            Self::Remove => "remove",
+            Self::PutAway => "put away",
+            Self::Restore => "restore",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operations() -> Vec<Operation> {
+        vec![
+            Operation::Up { rebuild: false },
+            Operation::Up { rebuild: true },
+            Operation::Start,
+            Operation::Stop,
+            Operation::Destroy { purge: true },
+            Operation::Rollback { to: "a".into(), before: "b".into(), paths: Vec::new() },
+            Operation::Apply { branch: "b".into() },
+        ]
+    }
+
+    #[test]
+    fn whatever_makes_a_guest_run_verifies_it_and_then_talks_to_it() {
+        for operation in operations().iter().filter(|o| o.rest_after(Rest::Stopped) == Some(Rest::Ready)) {
+            let steps = operation.steps();
+            assert!(steps.ends_with(&[Step::Files, Step::Create, Step::Start, Step::Connect]), "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_ends_a_guest_ends_its_runs_and_connections_before_it() {
+        let at = |steps: &[Step], step| steps.iter().position(|s| *s == step);
+        for operation in operations() {
+            let steps = operation.steps();
+            for end in [Step::Halt, Step::Remove] {
+                let Some(end) = at(steps, end) else { continue };
+                assert!(at(steps, Step::Disconnect).unwrap() < end, "{operation:?}");
+            }
+        }
+        assert!(at(Operation::Stop.steps(), Step::Checkpoint) > at(Operation::Stop.steps(), Step::EndRuns));
+    }
+
+    #[test]
+    fn only_destroy_leaves_nothing() {
+        for operation in operations() {
+            let gone = operation.rest_after(Rest::Ready).is_none();
+            assert_eq!(gone, matches!(operation, Operation::Destroy { .. }), "{operation:?}");
+        }
+        assert_eq!(resting(Rest::New, false), Phase::Broken, "an up that never ended");
+    }
+}

@@ -1,0 +1,106 @@
+//! Workspaces: the registry of all, and one task for each that owns everything about it.
+//!
+//! ```text
+//! Registry ── names, look-up, creation, recovery
+//!    └─ Handle ── commands into the inbox; the published snapshot, which needs no turn
+//!          └─ Actor ── record, operation under way, timeline, connections, runs
+//!                 machine  which steps an operation has (pure)
+//!                 steps    what each step does
+//!                 active   runs: start, watch, end
+//! ```
+//!
+//! An operation's intent is on disk before its first step, its outcome after its last
+//! (`machine`); a daemon that was killed goes on where the intent says. A caller that goes away
+//! changes nothing: the operation belongs to the workspace.
+
+mod active;
+mod actor;
+mod agent;
+mod failure;
+mod helper;
+mod machine;
+mod points;
+mod record;
+mod registry;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod trash;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use protocol::workspace::{Progress, StepState, Wall, WorkspaceView};
+use tokio::sync::mpsc;
+
+pub use active::{KnownRuns, RunEntry};
+pub use actor::Handle;
+pub use agent::open_store;
+pub use failure::of_secrets as failure_of_secrets;
+pub use points::Points;
+pub use record::WorkspaceRecord;
+pub use registry::Registry;
+
+use crate::provider::Provider;
+use crate::runs::RunRecord;
+use crate::secrets::Secrets;
+use crate::ssh::Pool;
+use crate::{agents, config, egress, store};
+
+/// What all workspaces share.
+#[derive(Debug)]
+pub struct Shared {
+    pub provider: Arc<dyn Provider>,
+    pub workspaces: store::Table<WorkspaceRecord>,
+    pub runs: store::Table<RunRecord>,
+    /// The real path of the state directory.
+    pub state_dir: PathBuf,
+    pub config_dir: PathBuf,
+    pub user: config::User,
+    pub secrets: Secrets,
+    pub points: Points,
+    /// Which runs are known, for whoever looks at one.
+    pub known_runs: KnownRuns,
+    pub agents: agents::Store,
+    /// Connections to model endpoints.
+    pub model_client: egress::Client,
+}
+
+/// What anybody may see of a workspace at any moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub view: WorkspaceView,
+    /// The way in, while its guest is ready.
+    pub pool: Option<Pool>,
+    pub wall: Option<Wall>,
+    /// What its image was built on, and vcoding.toml's wishes for agents.
+    pub musl: bool,
+    pub models: std::collections::BTreeMap<String, String>,
+}
+
+/// Where an operation's progress goes; nobody may be there.
+#[derive(Debug, Clone, Default)]
+pub struct Say(Option<mpsc::Sender<Progress>>);
+
+impl Say {
+    pub fn to(sender: mpsc::Sender<Progress>) -> Self {
+        Self(Some(sender))
+    }
+
+    /// A listener that is slow misses lines of output, but no step.
+    async fn say(&self, step: &str, state: StepState, text: Option<String>, took_ms: Option<u64>) {
+        let Some(sender) = &self.0 else { return };
+        let progress = Progress { step: step.to_owned(), state, text, took_ms };
+        let _gone = tokio::time::timeout(std::time::Duration::from_secs(1), sender.send(progress)).await;
+    }
+
+    /// A line of output; missed by a listener that is slow.
+    fn output(&self, step: &str, text: String) {
+        if let Some(sender) = &self.0 {
+            let progress =
+                Progress { step: step.to_owned(), state: StepState::Output, text: Some(text), took_ms: None };
+            // Full or closed: nobody waits for it.
+            let _missed = sender.try_send(progress);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Places where a test lets the daemon die: before and after every step of every operation.
+//!
+//! A point is named `operation/step/before` or `…/after`. In a test of this crate the point tells
+//! the test and never returns; in a debug build `VCODING_KILL_AT` names the point at which the
+//! process kills itself. A release build has none.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+/// Which side of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Before,
+    After,
+}
+
+/// Where to die, if anywhere.
+#[derive(Debug, Clone, Default)]
+pub struct Points {
+    kill: Option<Arc<Kill>>,
+}
+
+#[derive(Debug)]
+struct Kill {
+    at: String,
+    /// `None`: the process dies for real.
+    told: Option<mpsc::Sender<()>>,
+}
+
+impl Points {
+    /// As the environment says; never in a release build.
+    pub fn from_env() -> Self {
+        if !cfg!(debug_assertions) {
+            return Self::default();
+        }
+        let at = std::env::var("VCODING_KILL_AT").ok().filter(|at| !at.is_empty());
+        Self { kill: at.map(|at| Arc::new(Kill { at, told: None })) }
+    }
+
+    /// The daemon of a test ends at this point: `told` hears of it, and the operation hangs there
+    /// until it is dropped.
+    #[cfg(test)]
+    pub fn dying_at(at: &str, told: mpsc::Sender<()>) -> Self {
+        Self { kill: Some(Arc::new(Kill { at: at.to_owned(), told: Some(told) })) }
+    }
+
+    pub async fn pass(&self, operation: &str, step: &str, side: Side) {
+        let Some(kill) = &self.kill else { return };
+        let side = match side {
+            Side::Before => "before",
+            Side::After => "after",
+        };
+        if kill.at != format!("{operation}/{step}/{side}") {
+            return;
+        }
+        match &kill.told {
+            Some(told) => drop(told.send(()).await),
+            None => drop(nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL)),
+        }
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,513 @@
+//! All workspaces: their names, their owners' tasks, and finding one by what a caller says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use protocol::run::{RunItem, RunStartParams, RunView};
+use protocol::workspace::{DestroyResult, UpParams, UpResult, WorkspaceView};
+use protocol::{Error, Kind, RunId, Timestamp, WorkspaceId, WorkspaceName, WorkspaceRef};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::actor::{self, Handle};
+use super::record::{LimitsRecord, Places, Rest, WorkspaceRecord};
+use super::{Say, Shared, failure, trash};
+use crate::agents::Libc;
+use crate::config;
+use crate::runs::{self, Log, Origin, RunRecord};
+use crate::transfer::{self, Unsuitable};
+
+/// The first uid of those that guests get when the daemon is root; no account of a usual host
+/// is there, and sub-uid ranges begin at 100,000 and 165,536.
+const FIRST_UID: u32 = 231_000;
+/// How many there are.
+const UIDS: u32 = 10_000;
+
+/// A cancelled run ends within its supervisor's own deadlines (some 8 s).
+const CANCEL: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Every workspace of one state directory.
+#[derive(Debug)]
+pub struct Registry {
+    shared: Arc<Shared>,
+    /// Directories that no project may hold or lie in.
+    own: Vec<PathBuf>,
+    inner: Mutex<Inner>,
+    shutdown: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By id, which is the order of their making.
+    all: BTreeMap<WorkspaceId, Entry>,
+    /// Their owners' tasks.
+    tasks: JoinSet<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    handle: Handle,
+    name: WorkspaceName,
+    project: PathBuf,
+    uid: u32,
+}
+
+impl Registry {
+    /// Reads every record and starts its owner, which finishes what was under way. Returns before
+    /// that is done: a call to a workspace waits for its turn.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn recover(shared: Arc<Shared>, shutdown: CancellationToken) -> Result<Self, Error> {
+        let own = vec![shared.state_dir.clone(), shared.config_dir.clone()];
+        let registry = Self { shared, own, inner: Mutex::default(), shutdown };
+        for record in registry.shared.workspaces.list().map_err(|e| failure::of_store(&e))? {
+            match record {
+                Ok(record) => registry.adopt(record).recover(),
+                Err(error) => {
+                    tracing::error!(%error, "a workspace's record cannot be read; its directory is left alone");
+                }
+            }
+        }
+        let swept = trash::sweep(&registry.shared.state_dir, std::time::SystemTime::now());
+        if swept > 0 {
+            tracing::info!(swept, "destroyed workspaces were kept long enough");
+        }
+        Ok(registry)
+    }
+
+    fn adopt(&self, record: WorkspaceRecord) -> Handle {
+        self.adopt_in(&mut self.lock(), record)
+    }
+
+    fn adopt_in(&self, inner: &mut Inner, record: WorkspaceRecord) -> Handle {
+        let (id, name, project, uid) = (record.id.clone(), record.name.clone(), record.project.clone(), record.uid);
+        let handle = actor::spawn(&mut inner.tasks, self.shared.clone(), record, self.shutdown.clone());
+        inner.all.insert(id, Entry { handle: handle.clone(), name, project, uid });
+        handle
+    }
+
+    /// Without those whose owner has ended: a destroy that an earlier daemon began ends here too.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.all.retain(|_, entry| !entry.handle.is_gone());
+        inner
+    }
+
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Oldest first.
+    pub fn list(&self) -> Vec<WorkspaceView> {
+        let handles: Vec<_> = self.lock().all.values().map(|e| e.handle.clone()).collect();
+        handles.iter().map(|h| h.snapshot().view.clone()).collect()
+    }
+
+    /// The workspace that a call means.
+    ///
+    /// # Errors
+    /// [`Kind::WorkspaceNotFound`], with the names that there are.
+    pub fn find(&self, reference: &WorkspaceRef) -> Result<Handle, Error> {
+        let inner = self.lock();
+        let all = &inner.all;
+        let found = match reference {
+            WorkspaceRef::Name(text) => all.iter().find(|(id, e)| e.name.as_str() == text || id.as_str() == text),
+            WorkspaceRef::Project(of) => {
+                let real = of.project.canonicalize().unwrap_or_else(|_| of.project.clone());
+                all.iter().find(|(_, e)| e.project == real && of.name.as_ref().is_none_or(|n| *n == e.name))
+            }
+        };
+        if let Some((_, entry)) = found {
+            return Ok(entry.handle.clone());
+        }
+        let names: Vec<&str> = all.values().map(|e| e.name.as_str()).collect();
+        Err(match reference {
+            WorkspaceRef::Name(text) => {
+                let shown: String = text.chars().take(80).collect();
+                let error = Error::new(Kind::WorkspaceNotFound, format!("there is no workspace {shown:?}"));
+                match nearest(&shown, &names) {
+                    Some(near) => error.hint(format!("did you mean {near}? vcodingctl ls lists all")),
+                    None => error.hint("vcodingctl ls"),
+                }
+            }
+            WorkspaceRef::Project(of) => Error::new(
+                Kind::WorkspaceNotFound,
+                match &of.name {
+                    Some(name) => format!("project {} has no workspace {name}", of.project.display()),
+                    None => format!("project {} has no workspace yet", of.project.display()),
+                },
+            )
+            .hint("vcodingctl up"),
+        })
+    }
+
+    /// Makes a project's workspace, or makes sure that it runs.
+    ///
+    /// # Errors
+    /// What is wrong with the project, the name, or a step on the way.
+    pub async fn up(&self, params: UpParams, say: Say) -> Result<UpResult, Error> {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let own: Vec<&Path> = self.own.iter().map(PathBuf::as_path).collect();
+        let project = transfer::suitable(&params.project, home.as_deref(), &own).map_err(|e| unsuitable(&e))?;
+        let handle = match self.existing(&project, params.name.as_ref())? {
+            Some(handle) => handle,
+            None => self.create(&project, params.name).await?,
+        };
+        let done = handle.up(params.rebuild, say).await?;
+        Ok(done.into_result(&handle.snapshot()))
+    }
+
+    fn existing(&self, project: &Path, name: Option<&WorkspaceName>) -> Result<Option<Handle>, Error> {
+        let inner = self.lock();
+        if let Some(entry) =
+            inner.all.values().find(|e| e.project == project && name.is_none_or(|name| *name == e.name))
+        {
+            return Ok(Some(entry.handle.clone()));
+        }
+        match name.and_then(|name| inner.all.values().find(|e| e.name == *name)) {
+            Some(taken) => Err(taken_by_another(taken)),
+            None => Ok(None),
+        }
+    }
+
+    async fn create(&self, project: &Path, name: Option<WorkspaceName>) -> Result<Handle, Error> {
+        let settings = config::Project::load(project).map_err(|e| failure::of_config(&e))?;
+        if !project.join(&settings.dockerfile).is_file() {
+            return Err(Error::new(
+                Kind::NoDockerfile,
+                format!("{} has no {}", project.display(), settings.dockerfile.display()),
+            )
+            .hint("write a Dockerfile; its first line may be: FROM debian:bookworm-slim"));
+        }
+        let wanted = match (name, &settings.name) {
+            (Some(name), _) => Wanted::This(name),
+            (None, Some(text)) => Wanted::This(text.parse().map_err(|e: protocol::names::InvalidName| {
+                Error::new(Kind::InvalidConfiguration, format!("vcoding.toml: [workspace] name: {e}"))
+            })?),
+            (None, None) => {
+                Wanted::Like(WorkspaceName::suggested_by(&project.file_name().unwrap_or_default().to_string_lossy()))
+            }
+        };
+        let (handle, record) = {
+            // One turn from the look to the entry: two calls make one workspace.
+            let mut inner = self.lock();
+            let made_meanwhile = inner.all.values().find(|e| e.project == project && wanted.fits(&e.name));
+            if let Some(entry) = made_meanwhile {
+                return Ok(entry.handle.clone());
+            }
+            let record = new_record(&inner, project, wanted, settings)?;
+            (self.adopt_in(&mut inner, record.clone()), record)
+        };
+        self.shared.workspaces.put(&record).await.map_err(|e| failure::of_store(&e))?;
+        Ok(handle)
+    }
+
+    /// Ends a workspace.
+    ///
+    /// # Errors
+    /// [`Kind::UnappliedWork`] without `force`; what a step says.
+    pub async fn destroy(&self, reference: &WorkspaceRef, force: bool, purge: bool) -> Result<DestroyResult, Error> {
+        let handle = self.find(reference)?;
+        let view = handle.snapshot().view.clone();
+        handle.destroy(force, purge).await?;
+        self.lock().all.remove(&view.id);
+        let kept = i64::try_from(trash::KEPT.as_millis()).unwrap_or(0);
+        let kept_until = (!purge).then(|| Timestamp::from_unix_ms(Timestamp::now().unix_ms() + kept));
+        Ok(DestroyResult { id: view.id, name: view.name, kept_until })
+    }
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// What is missing for it: the workspace, the agent, its key, its program.
+    pub async fn run_start(&self, params: RunStartParams, say: Say) -> Result<RunView, Error> {
+        let handle = self.find(&params.workspace)?;
+        // A guest that is just being started is waited for; one that is not there is said at once.
+        handle.pool().await?;
+        let snapshot = handle.snapshot();
+        let libc = if snapshot.musl { Libc::Musl } else { Libc::Gnu };
+        let model = |agent: &str| snapshot.models.get(agent).cloned();
+        let prepared = super::agent::prepare(&self.shared, params, libc, model, &say).await?;
+        handle.run_start(prepared, say).await
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or the workspace is not found.
+    pub fn runs(&self, of: Option<&WorkspaceRef>) -> Result<Vec<RunView>, Error> {
+        let of = of.map(|reference| self.find(reference)).transpose()?.map(|h| h.snapshot().view.id.clone());
+        let records = self.shared.runs.list().map_err(|e| failure::of_store(&e))?;
+        let mut views: Vec<RunView> = records
+            .into_iter()
+            .filter_map(|record| match record {
+                Ok(record) => Some(record),
+                Err(error) => {
+                    tracing::error!(%error, "a run's record cannot be read");
+                    None
+                }
+            })
+            .filter(|record| of.as_ref().is_none_or(|id| *id == record.workspace))
+            .map(|record| record.view())
+            .collect();
+        // Ulids sort by time.
+        views.sort_by(|a, b| b.id.cmp(&a.id));
+        Ok(views)
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`Kind::RunNotFound`].
+    pub fn run(&self, id: &RunId) -> Result<RunView, Error> {
+        if let Some(live) = self.shared.known_runs.get(id) {
+            return Ok(live.record.borrow().view());
+        }
+        Ok(self.run_record(id)?.view())
+    }
+
+    fn run_record(&self, id: &RunId) -> Result<RunRecord, Error> {
+        let record = self.shared.runs.get(id.as_str()).map_err(|e| failure::of_store(&e))?;
+        record.ok_or_else(|| Error::new(Kind::RunNotFound, format!("there is no run {id}")).hint("vcodingctl runs"))
+    }
+
+    /// Ends a run with its whole tree; returns when it has ended.
+    ///
+    /// # Errors
+    /// [`Kind::RunNotFound`].
+    pub async fn run_cancel(&self, id: &RunId) -> Result<RunView, Error> {
+        let record = self.run_record(id)?;
+        if record.state.is_over() {
+            return Ok(record.view());
+        }
+        let handle = self.find(&WorkspaceRef::Name(record.workspace.to_string()))?;
+        handle.run_cancel(id.clone()).await?;
+        if let Some(mut live) = self.shared.known_runs.get(id) {
+            // Ends with the run: its record's last change is its end.
+            let over = live.record.wait_for(|record| record.state.is_over());
+            if tokio::time::timeout(CANCEL, over).await.is_err() {
+                return Err(Error::new(Kind::TimedOut, format!("run {id} has not ended yet"))
+                    .hint("vcodingctl stop ends the guest with everything in it"));
+            }
+        }
+        self.run(id)
+    }
+
+    /// A run's events from `from` on, then its record.
+    ///
+    /// # Errors
+    /// [`Kind::RunNotFound`]; a log that cannot be read.
+    pub async fn follow(
+        &self,
+        id: &RunId,
+        from: Option<[u64; 2]>,
+        once: bool,
+    ) -> Result<BoxStream<'static, RunItem>, Error> {
+        let record = self.run_record(id)?;
+        let mut live = self.shared.known_runs.get(id);
+        if live.is_none() && !record.state.is_over() {
+            // A daemon that has just begun is still looking for it.
+            self.find(&WorkspaceRef::Name(record.workspace.to_string()))?.turn().await?;
+            live = self.shared.known_runs.get(id);
+        }
+        // It may have ended meanwhile.
+        let record = self.run_record(id)?;
+        let log = match &live {
+            Some(live) => live.log.clone(),
+            None => {
+                let dir = Places::of(&self.shared.state_dir, &record.workspace).run_host(id);
+                super::steps::blocking(move || Log::open(&dir).map_err(|e| failure::of_log(&e))).await?
+            }
+        };
+        let origin = Origin { workspace: record.workspace.clone(), run: id.clone() };
+        // A run that never started has a log that nobody finishes.
+        let once = once || (live.is_none() && record.state.is_over());
+        let events = runs::subscribe(&log, record.format, origin, from, once).filter_map(async |event| match event {
+            Ok(event) => Some(RunItem::Event(Box::new(event))),
+            Err(error) => {
+                tracing::error!(%error, "a run's log cannot be read");
+                None
+            }
+        });
+        let last = async move {
+            let view = match live {
+                Some(mut live) => {
+                    if !once {
+                        // The end is recorded a moment after the last line.
+                        let _ended_or_shut_down = live.record.wait_for(|record| record.state.is_over()).await;
+                    }
+                    live.record.borrow().view()
+                }
+                None => record.view(),
+            };
+            RunItem::End(Box::new(view))
+        };
+        Ok(events.chain(futures_util::stream::once(last)).boxed())
+    }
+
+    /// Waits for every owner to end, after the shutdown was asked for.
+    pub async fn ended(&self) {
+        let mut tasks = std::mem::take(&mut self.lock().tasks);
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a workspace's task broke off");
+            }
+        }
+    }
+}
+
+enum Wanted {
+    /// This and no other.
+    This(WorkspaceName),
+    /// This, or the same with a number.
+    Like(WorkspaceName),
+}
+
+impl Wanted {
+    fn fits(&self, name: &WorkspaceName) -> bool {
+        match self {
+            Self::This(wanted) => wanted == name,
+            Self::Like(_) => true,
+        }
+    }
+}
+
+fn new_record(
+    inner: &Inner,
+    project: &Path,
+    wanted: Wanted,
+    settings: config::Project,
+) -> Result<WorkspaceRecord, Error> {
+    let name = free_name(inner, wanted)?;
+    let (uid, gid) = user_of_guest(inner)?;
+    Ok(WorkspaceRecord {
+        id: new_id()?,
+        name,
+        project: project.to_owned(),
+        created: Timestamp::now(),
+        nonce: ulid::Ulid::new().to_string().to_lowercase(),
+        uid,
+        gid,
+        rest: Rest::New,
+        intent: None,
+        problem: None,
+        image: None,
+        helper: String::new(),
+        // The image's step reads them again, with everything else of vcoding.toml.
+        limits: LimitsRecord {
+            memory: settings.limits.memory,
+            milli_cpus: super::steps::millis(settings.limits.cpus),
+            pids: settings.limits.pids,
+            open_files: settings.limits.open_files,
+        },
+        max_file: settings.max_file,
+        default_agent: settings.default_agent,
+        models: settings.models,
+    })
+}
+
+fn free_name(inner: &Inner, wanted: Wanted) -> Result<WorkspaceName, Error> {
+    let owner = |name: &WorkspaceName| inner.all.values().find(|e| e.name == *name);
+    match wanted {
+        Wanted::This(name) => match owner(&name) {
+            Some(taken) => Err(taken_by_another(taken)),
+            None => Ok(name),
+        },
+        Wanted::Like(name) => {
+            let Some(taken) = owner(&name) else { return Ok(name) };
+            // Its project may just have moved: a second one would be made by mistake.
+            if !taken.project.exists() {
+                return Err(taken_by_another(taken));
+            }
+            (2..10_000)
+                .map(|n| name.numbered(n))
+                .find(|name| owner(name).is_none())
+                .ok_or_else(|| taken_by_another(taken))
+        }
+    }
+}
+
+fn taken_by_another(taken: &Entry) -> Error {
+    let (name, project) = (&taken.name, taken.project.display());
+    if taken.project.exists() {
+        Error::new(Kind::WorkspaceTaken, format!("the name {name} belongs to the workspace of {project}"))
+            .hint("vcodingctl up -w ANOTHER-NAME")
+    } else {
+        Error::new(
+            Kind::WorkspaceTaken,
+            format!("the name {name} belongs to the workspace of {project}, which is gone"),
+        )
+        .hint(format!("vcodingctl destroy -w {name} ends that one; vcodingctl up -w ANOTHER-NAME makes a second"))
+    }
+}
+
+fn unsuitable(why: &Unsuitable) -> Error {
+    match why {
+        Unsuitable::Missing { .. } => Error::new(Kind::NoProject, why.to_string()).hint("cd to your project"),
+        Unsuitable::Forbidden { .. } => Error::new(Kind::UnsuitableProject, why.to_string()).hint("cd to your project"),
+    }
+}
+
+/// The daemon's own user, or, where that is root, one that is nobody's: neither an account of
+/// this host nor another guest's.
+fn user_of_guest(inner: &Inner) -> Result<(u32, u32), Error> {
+    let me = nix::unistd::geteuid();
+    if !me.is_root() {
+        return Ok((me.as_raw(), nix::unistd::getegid().as_raw()));
+    }
+    let taken = |uid: u32| {
+        inner.all.values().any(|e| e.uid == uid)
+            || !matches!(nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)), Ok(None))
+            || !matches!(nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(uid)), Ok(None))
+    };
+    (FIRST_UID..FIRST_UID + UIDS)
+        .find(|uid| !taken(*uid))
+        .map(|uid| (uid, uid))
+        .ok_or_else(|| Error::new(Kind::Internal, "every uid for guests is taken").hint("vcodingctl ls"))
+}
+
+fn new_id() -> Result<WorkspaceId, Error> {
+    ulid::Ulid::new()
+        .to_string()
+        .to_lowercase()
+        .parse()
+        .map_err(|e: protocol::names::InvalidName| Error::new(Kind::Internal, e.to_string()))
+}
+
+/// The name that was probably meant.
+fn nearest<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
+    let near = names.iter().map(|name| (distance(text, name), *name)).min()?;
+    (near.0 <= 2.max(text.chars().count() / 3)).then_some(near.1)
+}
+
+/// Levenshtein's distance, in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_name_is_answered_with_the_nearest() {
+        assert_eq!(nearest("shpo", &["shop", "blog"]), Some("shop"));
+        assert_eq!(nearest("zebra", &["shop", "blog"]), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

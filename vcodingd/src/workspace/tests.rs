@@ -1,0 +1,5 @@
+//! Workspaces on the fake provider: every operation, cut off before and after every step.
+
+mod kill;
+mod life;
+mod world;

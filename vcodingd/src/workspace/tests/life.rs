@@ -1,0 +1,210 @@
+//! A workspace's life without death: what is shared, refused, repaired.
+
+use protocol::run::{RunItem, RunStartParams, RunState};
+use protocol::workspace::{Phase, UpParams};
+use protocol::{Kind, WorkspaceRef};
+
+use super::world::{Daemon, PATIENCE, World};
+use crate::provider::Error as ProviderError;
+use crate::provider::fake::Op;
+use crate::workspace::Say;
+
+fn command(argv: &[&str]) -> RunStartParams {
+    RunStartParams {
+        workspace: WorkspaceRef::Name("shop".into()),
+        agent: None,
+        prompt: None,
+        argv: argv.iter().map(|a| (*a).into()).collect(),
+        model: None,
+        resume: None,
+        timeout_ms: None,
+        max_requests: None,
+        progress: false,
+    }
+}
+
+/// All of a run to its end: its text and its record's state.
+async fn followed(daemon: &Daemon, run: &protocol::RunId) -> (String, protocol::run::RunView) {
+    use futures_util::StreamExt;
+    let mut items = daemon.registry.follow(run, None, false).await.unwrap();
+    let mut text = String::new();
+    let all = async {
+        while let Some(item) = items.next().await {
+            match item {
+                RunItem::Event(event) => {
+                    if let protocol::event::EventBody::Output { text: line, .. } = event.body {
+                        text.push_str(&line.to_text());
+                        text.push('\n');
+                    }
+                }
+                RunItem::End(view) => return *view,
+            }
+        }
+        panic!("a run without its end");
+    };
+    let view = tokio::time::timeout(PATIENCE, all).await.expect("the run ends");
+    (text, view)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_ups_at_once_make_one_workspace() {
+    let world = World::new();
+    let daemon = world.open().await;
+    let (a, b) = tokio::join!(daemon.up(&world.project), daemon.up(&world.project));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert_eq!(a.workspace.id, b.workspace.id);
+    assert_eq!(u8::from(a.created) + u8::from(b.created), 1);
+    assert_eq!(world.containers().await, 1);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_belongs_to_its_project_and_the_next_gets_a_number() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let other = world.dir.path().join("x/shop");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("Dockerfile"), "FROM x\n").unwrap();
+    let params = |name: Option<&str>| UpParams {
+        project: other.clone(),
+        name: name.map(|n| n.parse().unwrap()),
+        ..UpParams::default()
+    };
+    let taken = daemon.registry.up(params(Some("shop")), Say::default()).await.unwrap_err();
+    assert_eq!(taken.kind(), Kind::WorkspaceTaken);
+    let second = daemon.registry.up(params(None), Say::default()).await.unwrap();
+    assert_eq!(second.workspace.name.as_str(), "shop-2");
+    // A project that moved is not taken for a new one.
+    let moved = world.dir.path().join("moved/shop");
+    std::fs::create_dir_all(moved.parent().unwrap()).unwrap();
+    std::fs::rename(&world.project, &moved).unwrap();
+    let gone = daemon.up(&moved).await.unwrap_err();
+    assert_eq!(gone.kind(), Kind::WorkspaceTaken);
+    assert!(gone.message.contains("which is gone"), "{gone}");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_engine_refuses_the_next_up_repairs() {
+    for op in [Op::Image, Op::Build, Op::Peek, Op::Create, Op::Start, Op::Inspect] {
+        let world = World::new();
+        let daemon = world.open().await;
+        let refusal = || ProviderError::Engine { doing: "a test", message: "it will not".into() };
+        world.guests.fail_next(op, refusal());
+        let failed = daemon.up(&world.project).await.unwrap_err();
+        assert_eq!(failed.kind(), Kind::EngineFailed, "{op:?}");
+        assert_eq!(daemon.view().unwrap().phase, Phase::Broken, "{op:?}");
+        assert!(daemon.view().unwrap().problem.unwrap().contains("it will not"), "{op:?}");
+        let up = daemon.up(&world.project).await.unwrap();
+        assert_eq!((up.workspace.phase, up.workspace.problem), (Phase::Ready, None), "{op:?}");
+        daemon.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_was_never_applied_is_not_destroyed_by_mistake() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    daemon.exec(&["write", "b.txt", "new"]).await;
+    let refused = daemon.handle().destroy(false, false).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.kind().exit()), (Kind::UnappliedWork, 4));
+    daemon.handle().apply(None).await.unwrap();
+    daemon.handle().destroy(false, false).await.unwrap();
+    assert_eq!(world.containers().await, 0);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollback_of_some_paths_leaves_the_others() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    daemon.exec(&["write", "a.txt", "second"]).await;
+    daemon.exec(&["write", "b.txt", "new"]).await;
+    let done = daemon.handle().rollback("base".into(), vec!["a.txt".into()]).await.unwrap();
+    assert_eq!(daemon.exec(&["read", "a.txt"]).await.1, "first\n");
+    assert_eq!(daemon.exec(&["read", "b.txt"]).await.1, "new");
+    let log = daemon.handle().checkpoints(10).await.unwrap();
+    assert_eq!((log[0].id.clone(), log[1].id.clone()), (done.checkpoint.id, done.before));
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_in_the_background_is_recorded_with_its_checkpoints_and_its_output() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["echo", "hello", "there"]), Say::default()).await.unwrap();
+    let (text, end) = followed(&daemon, &run.id).await;
+    assert_eq!(text, "hello there\n");
+    assert_eq!((end.state, end.status, end.exit), (RunState::Succeeded, Some(0), Some(0)));
+    assert!(end.before.is_some() && end.after.is_some());
+    // It can be read again, and by another daemon too.
+    daemon.end().await;
+    let daemon = world.open().await;
+    assert_eq!(followed(&daemon, &run.id).await.0, "hello there\n");
+    let failed = daemon.registry.run_start(command(&["exit", "3"]), Say::default()).await.unwrap();
+    assert_eq!(followed(&daemon, &failed.id).await.1.exit, Some(3));
+    let listed: Vec<_> = daemon.registry.runs(None).unwrap().into_iter().map(|r| r.id).collect();
+    assert_eq!(listed, [failed.id, run.id], "newest first");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_run_is_cancelled_whatever_its_status() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
+    assert_eq!(daemon.view().unwrap().runs, 1);
+    let end = daemon.registry.run_cancel(&run.id).await.unwrap();
+    assert_eq!((end.state, end.exit), (RunState::Cancelled, Some(130)));
+    assert_eq!(daemon.view().unwrap().runs, 0);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_outlives_the_daemon() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
+    daemon.kill();
+    let daemon = world.open().await;
+    daemon.settled().await;
+    assert_eq!(daemon.registry.run(&run.id).unwrap().state, RunState::Running);
+    let end = daemon.registry.run_cancel(&run.id).await.unwrap();
+    assert_eq!(end.state, RunState::Cancelled);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_guest_dies_is_lost_and_the_workspace_comes_again() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
+    world.guests.crash(&daemon.view().unwrap().id, true);
+    daemon.handle().start().await.unwrap();
+    let (_, end) = followed(&daemon, &run.id).await;
+    assert_eq!(end.state, RunState::Lost, "{:?}", end.problem);
+    assert_eq!(daemon.exec(&["read", "a.txt"]).await.1, "first\n");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_ends_the_runs_first() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
+    daemon.handle().stop().await.unwrap();
+    assert_eq!(daemon.registry.run(&run.id).unwrap().state, RunState::Cancelled);
+    assert_eq!(daemon.view().unwrap().phase, Phase::Stopped);
+    let refused = daemon.handle().pool().await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::WorkspaceNotRunning);
+    assert_eq!(refused.data.hint.as_deref(), Some("vcodingctl start"));
+    daemon.end().await;
+}

@@ -1,0 +1,143 @@
+//! A state directory, a project, guests in memory, and a daemon's rooms that can be opened, ended
+//! and killed over them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::workspace::{Phase, UpParams, UpResult, WorkspaceView};
+use protocol::{Error, WorkspaceRef};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::User;
+use crate::exec;
+use crate::provider::fake::{Fake, World as Guests};
+use crate::secrets::Secrets;
+use crate::store::Store;
+use crate::workspace::{Handle, KnownRuns, Points, Registry, Say, Shared, open_store};
+
+/// Nothing here takes seconds; a test that waits longer has lost something.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub guests: Arc<Guests>,
+    pub project: PathBuf,
+}
+
+/// A daemon's rooms, without its socket.
+pub struct Daemon {
+    pub registry: Arc<Registry>,
+    shutdown: CancellationToken,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let project = dir.path().join("shop");
+        std::fs::create_dir(&project).unwrap();
+        std::fs::write(project.join("Dockerfile"), "FROM debian:bookworm-slim\n").unwrap();
+        std::fs::write(project.join("a.txt"), "first\n").unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        Self { guests: Guests::new().unwrap(), project: project.canonicalize().unwrap(), dir }
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state").canonicalize().unwrap()
+    }
+
+    pub async fn open(&self) -> Daemon {
+        self.open_with(Points::default()).await
+    }
+
+    /// A daemon that will die at this point, and the word of its death.
+    pub async fn open_to_die_at(&self, point: &str) -> (Daemon, mpsc::Receiver<()>) {
+        let (told, death) = mpsc::channel(1);
+        (self.open_with(Points::dying_at(point, told)).await, death)
+    }
+
+    async fn open_with(&self, points: Points) -> Daemon {
+        let state_dir = self.state();
+        // A daemon that was killed before lets go of the store when its last task is dropped.
+        let began = Instant::now();
+        let store = loop {
+            match Store::open(&state_dir.join("db")) {
+                Ok(store) => break store,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        let shared = Shared {
+            provider: Arc::new(Fake::new(self.guests.clone(), &state_dir)),
+            workspaces: store.table().unwrap(),
+            runs: store.table().unwrap(),
+            secrets: Secrets::open(&state_dir.join("secrets"), []).unwrap(),
+            config_dir: self.dir.path().join("config"),
+            user: User::default(),
+            points,
+            known_runs: KnownRuns::default(),
+            agents: open_store(&state_dir).unwrap(),
+            model_client: crate::egress::Client::new(),
+            state_dir,
+        };
+        let shutdown = CancellationToken::new();
+        let registry = Arc::new(Registry::recover(Arc::new(shared), shutdown.clone()).unwrap());
+        Daemon { registry, shutdown }
+    }
+
+    /// Guests that the engine has for this state directory.
+    pub async fn containers(&self) -> usize {
+        use crate::provider::Provider;
+        Fake::new(self.guests.clone(), self.state()).list().await.unwrap().len()
+    }
+}
+
+impl Daemon {
+    /// As `kill -9` does: nothing of it runs on, nothing is told.
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    pub async fn end(self) {
+        self.shutdown.cancel();
+        self.registry.ended().await;
+    }
+
+    pub async fn up(&self, project: &Path) -> Result<UpResult, Error> {
+        self.registry.up(UpParams { project: project.to_owned(), ..UpParams::default() }, Say::default()).await
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.registry.find(&WorkspaceRef::Name("shop".into())).unwrap()
+    }
+
+    pub fn view(&self) -> Option<WorkspaceView> {
+        self.registry.list().into_iter().next()
+    }
+
+    /// Waits until no operation is under way any more.
+    pub async fn settled(&self) -> Option<WorkspaceView> {
+        let began = Instant::now();
+        loop {
+            match self.view() {
+                Some(view)
+                    if matches!(
+                        view.phase,
+                        Phase::Creating | Phase::Starting | Phase::Stopping | Phase::Destroying
+                    ) => {}
+                other => return other,
+            }
+            assert!(began.elapsed() < PATIENCE, "{:?}", self.view());
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What a command prints in the guest.
+    pub async fn exec(&self, argv: &[&str]) -> (u8, String) {
+        let pool = self.handle().pool().await.unwrap();
+        let argv: Vec<Vec<u8>> = argv.iter().map(|a| a.as_bytes().to_vec()).collect();
+        let done = exec::captured(&pool, guest::Frame::exec(argv), Vec::new(), 1 << 20, PATIENCE).await.unwrap();
+        (done.status, String::from_utf8(done.stdout).unwrap())
+    }
+}
