@@ -5,12 +5,19 @@ use std::path::PathBuf;
 
 use clap::{Args as Group, Parser, Subcommand};
 
+/// What the keyboard does to a run that is followed.
+const FOLLOWING: &str = "\
+Ctrl-C cancels the run and waits for its end; a second Ctrl-C stops waiting. Closing the terminal,
+or losing the connection, leaves the run going: vcodingctl logs -f @ follows it again.
+
+The exit status is 0 if the agent succeeded, 1 if it failed, 4 if a budget was used up, 6 if the
+model endpoint refused, 124 at the time limit, 130 when cancelled; after -- the command's own.";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "vcodingctl",
     version,
     about = "Gives a coding agent a computer of its own, and you the way back.",
-    disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "First steps, in a project with a Dockerfile:\n  vcodingctl up\n  vcodingctl exec -- ls\n  vcodingctl run claude \"make the failing test pass\"\n  vcodingctl diff\n  vcodingctl apply"
 )]
@@ -22,6 +29,7 @@ pub struct Args {
 }
 
 #[derive(Debug, Group)]
+#[command(next_help_heading = "Everywhere")]
 pub struct Global {
     /// The workspace, by name or id (default: the one of the project you are in)
     #[arg(short, long, global = true, value_name = "NAME")]
@@ -35,6 +43,9 @@ pub struct Global {
     /// Say less on standard error
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Say more: build output, thinking, tool output
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
     /// Never colour
     #[arg(long, global = true)]
     pub no_color: bool,
@@ -56,18 +67,31 @@ pub enum Command {
     /// Open a terminal in the guest
     Shell,
     /// Run an agent (or a background command after --) and follow it
+    #[command(
+        after_help = FOLLOWING,
+        override_usage = "vcodingctl run [OPTIONS] AGENT PROMPT\n       vcodingctl run [OPTIONS] -- CMD..."
+    )]
     Run(Run),
-    /// List runs
-    Runs,
+    /// List runs, newest first
+    Runs {
+        /// Of all workspaces
+        #[arg(short, long)]
+        all: bool,
+    },
     /// Show a run's events
     Logs {
+        /// The run: its id, the beginning or end of it (at least 4 digits), or @ for the newest
+        #[arg(default_value = "@")]
         run: String,
         /// Follow until the run ends
         #[arg(short, long)]
         follow: bool,
     },
     /// End a run with everything it started
-    Cancel { run: String },
+    Cancel {
+        /// The run: its id, the beginning or end of it (at least 4 digits), or @ for the newest
+        run: String,
+    },
     /// Record the work tree as it is
     Checkpoint {
         /// A name for it
@@ -134,6 +158,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Daemon,
     },
+    /// Print a script that completes commands: bash, elvish, fish, powershell, zsh
+    Completion { shell: clap_complete::Shell },
     /// Print the version
     Version,
 }
@@ -162,10 +188,10 @@ pub struct Exec {
 #[derive(Debug, Group)]
 pub struct Run {
     /// The agent, and what it is asked (- reads it from standard input)
-    #[arg(value_name = "AGENT [PROMPT]", num_args = 0..=2)]
+    #[arg(value_name = "AGENT PROMPT", num_args = 0..=2, required_unless_present = "argv", conflicts_with = "argv")]
     pub agent: Vec<String>,
-    /// Print the run's id and leave it
-    #[arg(long)]
+    /// Print the run's id and leave it going
+    #[arg(short, long)]
     pub detach: bool,
     /// Go on with the session of that run
     #[arg(long, value_name = "RUN")]
@@ -192,13 +218,22 @@ pub enum Daemon {
     Stop,
     /// Say whether it runs, and for which state directory
     Status,
+    /// Print the end of its log
+    Logs {
+        /// So many lines
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+        lines: usize,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Secret {
-    /// Keep a key; its value is read from standard input
-    Set { name: String },
-    /// List the names of kept keys
+    /// Keep a key; its value is read from standard input, or asked for
+    Set {
+        /// As the agent's environment variable: ANTHROPIC_API_KEY
+        name: String,
+    },
+    /// List the names of the keys that are there, never their values
     Ls,
     /// Forget a key
     Rm { name: String },

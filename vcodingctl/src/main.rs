@@ -5,24 +5,24 @@
 mod args;
 mod command;
 mod printer;
+mod progress;
+mod render;
 mod terminal;
+mod wait;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use printer::Printer;
+use protocol::{Error, Kind};
 
 fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version go to standard output with status 0, mistakes to standard error.
-            drop(error.print());
-            return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(2),
-            };
+            return untyped(&error);
         }
     };
     let printer = Printer::new(&args.global);
@@ -33,4 +33,21 @@ fn main() -> ExitCode {
             ExitCode::from(failure.status.unwrap_or_else(|| failure.error.kind().exit()))
         }
     }
+}
+
+/// Help and version go to standard output with status 0, mistakes to standard error, and to
+/// standard output as JSON where that was asked for.
+fn untyped(error: &clap::Error) -> ExitCode {
+    // A closed pipe is no failure.
+    let _ = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json") {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let error = Error::new(Kind::Usage, message).hint("vcodingctl --help");
+        let _ = writeln!(std::io::stdout(), "{}", serde_json::json!({ "error": error }));
+    }
+    ExitCode::from(2)
 }

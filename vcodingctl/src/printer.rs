@@ -1,73 +1,103 @@
 //! The one mouth: data to standard output, talk to standard error.
 
-use std::borrow::Cow;
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use protocol::Error;
-use protocol::workspace::{Progress, StepState};
+use protocol::checkpoint::FileChange;
+use protocol::{Error, Kind};
 use serde::Serialize;
 
 use crate::args::Global;
+use crate::render::ink::{Ink, Style};
+use crate::render::text::{clean, harmful, one_line, shortened, width};
+use crate::terminal;
 
 /// How to speak; decided once.
 #[derive(Debug)]
 pub struct Printer {
     pub json: bool,
+    pub verbose: bool,
     quiet: bool,
-    colour_out: bool,
-    colour_err: bool,
+    out: Ink,
+    err: Ink,
+    /// Standard output is a terminal: guest text is neutralised, long lines are wrapped.
+    pub data_terminal: bool,
     /// Standard error is a terminal: progress may rewrite its line, hints are shown.
     pub talk_terminal: bool,
+    /// How a command begins that means the same workspace: with `-w` and `--project` if they
+    /// were typed.
+    program: String,
     /// A line without its end is on the terminal.
     open_line: Cell<bool>,
 }
 
-/// The few colours there are; never the only signal.
-#[derive(Debug, Clone, Copy)]
-pub enum Style {
-    Bold,
-    Dim,
-    Red,
-    Green,
-    Yellow,
-    Cyan,
-}
-
 impl Printer {
     pub fn new(global: &Global) -> Self {
-        let colour = |terminal: bool| {
-            terminal && !global.no_color && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
-        };
-        let talk_terminal = std::io::stderr().is_terminal();
+        let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+        let plain = global.no_color || set("NO_COLOR") || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let data_terminal = io::stdout().is_terminal();
+        let talk_terminal = io::stderr().is_terminal();
         Self {
             json: global.json,
+            verbose: global.verbose,
             quiet: global.quiet,
-            colour_out: colour(std::io::stdout().is_terminal()),
-            colour_err: colour(talk_terminal),
+            out: Ink(data_terminal && !plain),
+            err: Ink(talk_terminal && !plain),
+            data_terminal,
             talk_terminal,
+            program: program(global),
             open_line: Cell::new(false),
         }
     }
 
-    /// Data: a line on standard output. A closed pipe ends it quietly, as with other tools.
+    /// The colours of standard output.
+    pub fn ink(&self) -> Ink {
+        self.out
+    }
+
+    /// The colours of standard error.
+    pub fn talk_ink(&self) -> Ink {
+        self.err
+    }
+
+    /// The columns of the terminal that standard output is; nothing where it is none.
+    pub fn columns(&self) -> Option<usize> {
+        self.data_terminal.then(|| terminal::size(io::stdout()).map_or(80, |(columns, _)| usize::from(columns)))
+    }
+
+    /// Data: a line on standard output.
     pub fn line(&self, text: &str) {
         self.raw(format!("{text}\n").as_bytes());
     }
 
+    /// Data as it is. A closed pipe ends the program quietly, as with other tools; a full disk
+    /// does not.
     pub fn raw(&self, bytes: &[u8]) {
         self.close_line();
-        let mut out = std::io::stdout().lock();
-        if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
-            std::process::exit(0);
+        let mut out = io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(e) => {
+                self.to_stderr(&format!("{} standard output cannot be written: {e}", self.talk(Style::Red, "error:")));
+                std::process::exit(1);
+            }
         }
     }
 
-    /// Data as one JSON document.
+    /// Data as one JSON document on a line. What could drive a terminal is escaped, which in
+    /// JSON changes nothing else.
     pub fn document(&self, value: &impl Serialize) {
         match serde_json::to_string(value) {
-            Ok(text) => self.line(&text),
-            Err(error) => self.failure(&Error::new(protocol::Kind::Internal, error.to_string())),
+            Ok(text) => self.line(&escaped(&text)),
+            Err(error) => self.plain_failure(&Error::new(Kind::Internal, error.to_string())),
+        }
+    }
+
+    /// A listing, as wide as the terminal allows.
+    pub fn table(&self, header: &[&str], rows: &[Vec<crate::render::table::Cell>]) {
+        for line in crate::render::table::table(header, rows, self.out, self.columns()) {
+            self.line(&line);
         }
     }
 
@@ -78,11 +108,64 @@ impl Printer {
         }
     }
 
+    /// Talk for people who look; on a terminal only.
+    pub fn aside(&self, text: &str) {
+        if self.talk_terminal && !self.json {
+            self.say(&self.talk(Style::Dim, text));
+        }
+    }
+
     /// What to type next; on a terminal only.
     pub fn next(&self, text: &str) {
-        if self.talk_terminal && !self.quiet && !self.json {
-            let text = self.talk(Style::Dim, &format!("next: {text}"));
-            self.to_stderr(&text);
+        self.aside(&format!("next: {}", self.typed(text)));
+    }
+
+    /// A command of ours, so that it means the workspace that was meant here.
+    pub fn typed(&self, command: &str) -> String {
+        match command.strip_prefix("vcodingctl ") {
+            Some(rest) if !rest.starts_with("-w ") => format!("{} {rest}", self.program),
+            _ => command.to_owned(),
+        }
+    }
+
+    /// The same where there is a choice: commands, and what each is for.
+    pub fn next_of(&self, choices: &[(&str, &str)]) {
+        let commands: Vec<String> = choices.iter().map(|(command, _)| self.typed(command)).collect();
+        let widest = commands.iter().map(|c| width(c)).max().unwrap_or(0);
+        for (n, (command, (_, purpose))) in commands.iter().zip(choices).enumerate() {
+            let head = if n == 0 { "next:" } else { "     " };
+            let pad = " ".repeat(widest - width(command));
+            self.aside(&format!("{head} {command}{pad}   {purpose}"));
+        }
+    }
+
+    /// A last line, for people who look.
+    pub fn closing(&self, text: &str) {
+        if self.talk_terminal && !self.json {
+            self.say(text);
+        }
+    }
+
+    /// What must not be missed; even when quiet.
+    pub fn warn(&self, text: &str) {
+        self.to_stderr(&format!("{} {text}", self.talk(Style::Yellow, "warning:")));
+    }
+
+    /// A line that belongs to a warning.
+    pub fn stress(&self, text: &str) {
+        self.to_stderr(text);
+    }
+
+    /// A question; the answer is typed on its line.
+    pub fn ask(&self, text: &str) {
+        self.close_line();
+        to_terminal(text);
+    }
+
+    /// Remarks of the daemon.
+    pub fn notes(&self, notes: &[String]) {
+        for note in notes {
+            self.say(&format!("{} {}", self.talk(Style::Cyan, "note:"), one_line(note)));
         }
     }
 
@@ -94,159 +177,105 @@ impl Printer {
             }
             self.document(&Document { error });
         }
+        self.plain_failure(error);
+    }
+
+    fn plain_failure(&self, error: &Error) {
         let label = self.talk(Style::Red, "error:");
-        self.to_stderr(&format!("{label} {}", clean(&error.message)));
-        if let Some(lines) = error.data.details.get("output").and_then(|o| o.as_array()) {
-            for line in lines.iter().filter_map(|l| l.as_str()) {
-                self.to_stderr(&format!("  {}", clean(line)));
-            }
+        self.to_stderr(&format!("{label} {}", clean(&error.message).replace('\n', "\n  ")));
+        for line in details(error) {
+            self.to_stderr(&format!("  {line}"));
         }
         if let Some(hint) = &error.data.hint {
             let label = self.talk(Style::Cyan, "hint:");
-            self.to_stderr(&format!("{label} {}", clean(hint)));
+            self.to_stderr(&format!("{label} {}", clean(hint).replace('\n', "\n      ")));
         }
     }
 
-    /// A step of a long operation: on a terminal a line that its end completes, else a line at
-    /// each end.
-    pub fn progress(&self, progress: &Progress) {
-        if self.quiet || self.json {
-            return;
-        }
-        let step = clean(&progress.step);
-        let text = progress.text.as_deref().map(clean).unwrap_or_default();
-        match progress.state {
-            StepState::Started if self.talk_terminal => {
-                self.close_line();
-                let mut err = std::io::stderr().lock();
-                drop(write!(err, "  {} {}", self.talk(Style::Dim, "…"), shortened(&step, 70)));
-                drop(err.flush());
-                self.open_line.set(true);
-            }
-            StepState::Started | StepState::Output => {}
-            StepState::Done | StepState::Cached => {
-                let mark = self.talk(Style::Green, "✓");
-                let took = match (progress.state, progress.took_ms) {
-                    (StepState::Cached, _) => "cached".into(),
-                    (_, Some(ms)) => brief(ms),
-                    _ => String::new(),
-                };
-                let tail = [took, text.into_owned()].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(", ");
-                self.rewrite(&format!("  {mark} {:<14} {}", shortened(&step, 60), self.talk(Style::Dim, &tail)));
-            }
-            StepState::Failed => {
-                let mark = self.talk(Style::Red, "✗");
-                self.rewrite(&format!("  {mark} {} {text}", shortened(&step, 70)));
-            }
-        }
-    }
-
-    fn rewrite(&self, text: &str) {
-        let mut err = std::io::stderr().lock();
-        let start = if self.open_line.replace(false) { "\r\x1b[K" } else { "" };
-        drop(writeln!(err, "{start}{}", text.trim_end()));
+    /// Whether a line that is rewritten makes sense.
+    pub fn live(&self) -> bool {
+        self.talk_terminal && !self.quiet && !self.json
     }
 
     /// A line that the next one replaces; on a terminal only.
     pub fn status(&self, text: &str) {
-        if self.talk_terminal && !self.quiet && !self.json {
-            let mut err = std::io::stderr().lock();
+        if self.live() {
+            let columns = terminal::size(io::stderr()).map_or(80, |(columns, _)| usize::from(columns));
+            let text = self.talk(Style::Dim, &shortened(text, columns.saturating_sub(1)));
             let start = if self.open_line.replace(true) { "\r\x1b[K" } else { "" };
-            drop(write!(err, "{start}{text}"));
-            drop(err.flush());
+            to_terminal(&format!("{start}{text}"));
         }
     }
 
     pub fn close_line(&self) {
         if self.open_line.replace(false) {
-            let mut err = std::io::stderr().lock();
-            drop(write!(err, "\r\x1b[K"));
-            drop(err.flush());
+            to_terminal("\r\x1b[K");
         }
     }
 
     fn to_stderr(&self, text: &str) {
         self.close_line();
-        let mut err = std::io::stderr().lock();
-        drop(writeln!(err, "{text}"));
+        to_terminal(&format!("{text}\n"));
     }
 
     /// Text for standard output, coloured if it is a terminal.
     pub fn data(&self, style: Style, text: &str) -> String {
-        if self.colour_out { paint(style, text) } else { text.to_owned() }
+        self.out.paint(style, text)
     }
 
     /// Text for standard error, coloured if it is a terminal.
     pub fn talk(&self, style: Style, text: &str) -> String {
-        if self.colour_err { paint(style, text) } else { text.to_owned() }
+        self.err.paint(style, text)
     }
 }
 
-fn paint(style: Style, text: &str) -> String {
-    let code = match style {
-        Style::Bold => "1",
-        Style::Dim => "2",
-        Style::Red => "31",
-        Style::Green => "32",
-        Style::Yellow => "33",
-        Style::Cyan => "36",
-    };
-    format!("\x1b[{code}m{text}\x1b[0m")
-}
-
-/// Text from a stranger, made harmless for a terminal: control characters (C0 but newline and
-/// tab, DEL, C1) and bidirectional controls become U+FFFD.
-pub fn clean(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}')
-    };
-    if text.contains(harmful) {
-        Cow::Owned(text.chars().map(|c| if harmful(c) { '\u{fffd}' } else { c }).collect())
-    } else {
-        Cow::Borrowed(text)
+fn program(global: &Global) -> String {
+    let mut words = vec!["vcodingctl".to_owned()];
+    if let Some(name) = &global.workspace {
+        words.extend(["-w".into(), quoted(name)]);
     }
-}
-
-/// At most `width` characters, the rest as `…`.
-pub fn shortened(text: &str, width: usize) -> String {
-    let mut chars = text.chars();
-    let start: String = chars.by_ref().take(width).collect();
-    if chars.next().is_none() { start } else { start.chars().take(width.saturating_sub(1)).chain(['…']).collect() }
-}
-
-/// A duration as people say it.
-pub fn brief(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
-        _ => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
+    if let Some(project) = &global.project {
+        words.extend(["--project".into(), quoted(&project.to_string_lossy())]);
     }
+    words.join(" ")
 }
 
-/// Rows as columns, each as wide as its widest cell; the last is not padded.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
-    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+/// As a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ':' | '@');
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
     }
-    let render = |cells: Vec<&str>| {
-        let mut line = String::new();
-        for (n, cell) in cells.iter().enumerate() {
-            line.push_str(cell);
-            if n + 1 < cells.len() {
-                let pad = widths[n].saturating_sub(cell.chars().count()) + 2;
-                line.extend(std::iter::repeat_n(' ', pad));
-            }
-        }
-        line.trim_end().to_owned()
-    };
-    let mut lines = vec![render(header.to_vec())];
-    lines.extend(rows.iter().map(|row| render(row.iter().map(String::as_str).collect())));
+    format!("'{}'", one_line(word).replace('\'', "'\\''"))
+}
+
+/// Standard error; that nobody reads it is no reason to fail.
+fn to_terminal(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+/// The parts of an error's details that are for people: the tail of a build's output, files.
+fn details(error: &Error) -> Vec<String> {
+    const MOST: usize = 40;
+    let details = &error.data.details;
+    let output = details.get("output").and_then(|o| o.as_array()).into_iter().flatten();
+    let mut lines: Vec<String> = output.filter_map(|l| l.as_str()).map(one_line).collect();
+    lines.drain(..lines.len().saturating_sub(MOST));
+    let files: Vec<FileChange> =
+        details.get("files").and_then(|f| serde_json::from_value(f.clone()).ok()).unwrap_or_default();
+    lines.extend(files.iter().take(10).map(|f| format!("{} {}", f.status, one_line(&f.path.to_text()))));
+    if files.len() > 10 {
+        lines.push(format!("and {} more", files.len() - 10));
+    }
     lines
+}
+
+fn escaped(json: &str) -> String {
+    if !json.contains(harmful) {
+        return json.to_owned();
+    }
+    json.chars().map(|c| if harmful(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
 }
 
 #[cfg(test)]
@@ -254,19 +283,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_strangers_text_cannot_drive_the_terminal() {
-        assert_eq!(clean("a\x1b]52;c;x\x07b\u{9b}2J\u{202e}c\td"), "a\u{fffd}]52;c;x\u{fffd}b\u{fffd}2J\u{fffd}c\td");
-        assert!(matches!(clean("plain – text"), Cow::Borrowed(_)));
+    fn json_holds_nothing_that_drives_a_terminal_and_means_the_same() {
+        let text = "a\u{9b}2J\u{202e}\x7f";
+        let json = escaped(&serde_json::to_string(text).unwrap());
+        assert_eq!(json, "\"a\\u009b2J\\u202e\\u007f\"");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 
     #[test]
-    fn columns_line_up_and_lines_end_without_blanks() {
-        let rows = [vec!["a".into(), "long".into(), String::new()], vec!["bcd".into(), "x".into(), "y".into()]];
-        assert_eq!(table(&["N", "M", "O"], &rows), ["N    M     O", "a    long", "bcd  x     y"]);
+    fn words_are_quoted_as_a_shell_takes_them() {
+        assert_eq!(
+            [quoted("my-app_2.x"), quoted("a b"), quoted("it's"), quoted("")],
+            ["my-app_2.x", "'a b'", "'it'\\''s'", "''"]
+        );
     }
 
     #[test]
-    fn durations_read_like_speech() {
-        assert_eq!([brief(7), brief(1234), brief(61_000), brief(3_700_000)], ["7 ms", "1.2 s", "1 min 1 s", "1 h 1 min"]);
+    fn an_errors_details_are_bounded_and_harmless() {
+        let output: Vec<String> = (0..100).map(|n| format!("{n}\x1b]x")).collect();
+        let error = Error::new(Kind::ImageBuildFailed, "x").details(serde_json::json!({"output": output}));
+        let lines = details(&error);
+        assert_eq!((lines.len(), &*lines[0]), (40, "60\u{fffd}]x"));
     }
 }

@@ -1,10 +1,18 @@
 //! A module a command group: arguments → call → rendering.
 
+mod apply;
 mod daemon;
+mod exec;
+mod follow;
+mod history;
+mod names;
+mod run;
+mod secret;
 mod workspace;
 
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory;
 use client::{Client, Places, start};
 use protocol::names::ProjectRef;
 use protocol::{Error, Kind, WorkspaceRef};
@@ -31,14 +39,53 @@ pub type Outcome = Result<u8, Failure>;
 pub fn run(args: &Args, printer: &Printer) -> Outcome {
     let session = Session::new(&args.global)?;
     match &args.command {
-        Command::Ls => workspace::ls(&session, printer),
-        Command::Daemon { command } => daemon::run(*command, &session, printer),
-        Command::Version => {
-            printer.line(&format!("vcodingctl {}", env!("CARGO_PKG_VERSION")));
-            Ok(0)
+        Command::Up { rebuild } => workspace::up(*rebuild, &session, printer),
+        Command::Run(args) => run::run(args, &session, printer),
+        Command::Runs { all } => run::runs(*all, &session, printer),
+        Command::Logs { run, follow } => run::logs(run, *follow, &session, printer),
+        Command::Cancel { run } => run::cancel(run, &session, printer),
+        Command::Checkpoint { label } => history::checkpoint(label.clone(), &session, printer),
+        Command::Log { limit } => history::log(*limit, &session, printer),
+        Command::Diff { from, to, stat, paths } => {
+            let compare = history::Compare { from: from.as_deref(), to: to.as_deref(), stat: *stat, paths };
+            history::diff(&compare, &session, printer)
         }
-        _ => Err(Error::new(Kind::Usage, "this command is not there yet").hint("vcodingctl --help").into()),
+        Command::Rollback { to, paths } => history::rollback(to, paths, &session, printer),
+        Command::Apply { branch } => apply::run(branch.clone(), &session, printer),
+        Command::Ls => workspace::ls(&session, printer),
+        Command::Show => workspace::show(&session, printer),
+        Command::Start => workspace::start(&session, printer),
+        Command::Stop => workspace::stop(&session, printer),
+        Command::Destroy { force, purge } => workspace::destroy(*force, *purge, &session, printer),
+        Command::Secret { command } => secret::run(command, &session, printer),
+        Command::Daemon { command } => daemon::run(*command, &session, printer),
+        Command::Completion { shell } => Ok(completion(*shell, printer)),
+        Command::Version => Ok(version(printer)),
+        Command::Exec(args) => exec::exec(args, &session),
+        Command::Shell => exec::shell(&session),
     }
+}
+
+fn completion(shell: clap_complete::Shell, printer: &Printer) -> u8 {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "vcodingctl", &mut script);
+    printer.raw(&script);
+    0
+}
+
+fn version(printer: &Printer) -> u8 {
+    #[derive(serde::Serialize)]
+    struct Version {
+        version: &'static str,
+        protocol: u32,
+    }
+    let version = Version { version: env!("CARGO_PKG_VERSION"), protocol: protocol::VERSION };
+    if printer.json {
+        printer.document(&version);
+    } else {
+        printer.line(&format!("vcodingctl {} (protocol {})", version.version, version.protocol));
+    }
+    0
 }
 
 /// Where the daemon is, and which workspace is meant.
@@ -73,14 +120,18 @@ impl Session {
 
     /// `-w` as a workspace's name.
     pub fn name(&self) -> Result<Option<protocol::WorkspaceName>, Error> {
-        let parse = |text: &String| text.parse().map_err(|e: protocol::names::InvalidName| Error::new(Kind::Usage, e.to_string()));
+        let parse = |text: &String| {
+            text.parse().map_err(|e: protocol::names::InvalidName| Error::new(Kind::Usage, e.to_string()))
+        };
         self.workspace.as_ref().map(parse).transpose()
     }
 
     /// The project: `--project`, else the nearest ancestor with a vcoding.toml or a .git, else
     /// the current directory if it has a Dockerfile.
     pub fn project(&self) -> Result<PathBuf, Error> {
-        let unreadable = |path: &Path, e: std::io::Error| Error::new(Kind::NoProject, format!("{}: {e}", path.display())).hint("cd to your project");
+        let unreadable = |path: &Path, e: std::io::Error| {
+            Error::new(Kind::NoProject, format!("{}: {e}", path.display())).hint("cd to your project")
+        };
         if let Some(path) = &self.project {
             return path.canonicalize().map_err(|e| unreadable(path, e));
         }

@@ -1,10 +1,74 @@
-//! `ls`, …
+//! `up`, `ls`, `show`, `start`, `stop`, `destroy`.
 
 use protocol::daemon::NoParams;
-use protocol::methods::List;
+use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
+use protocol::workspace::{DestroyParams, LeftOut, Phase, UpParams, UpResult, Wall, WorkspaceParams, WorkspaceView};
+use protocol::{Error, Kind, Timestamp};
 
 use super::{Outcome, Session};
-use crate::printer::{Printer, table};
+use crate::printer::Printer;
+use crate::render::ink::Style;
+use crate::render::table::Cell;
+use crate::render::text::{ago, counted, one_line, short_checkpoint, word};
+use crate::render::wall;
+use crate::wait;
+
+pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
+    let params = UpParams { project: session.project()?, name: session.name()?, rebuild, progress: !printer.json };
+    let result = wait::call::<Up>(&mut session.daemon()?, printer, "making the workspace", &params)?;
+    if printer.json {
+        printer.document(&result);
+        return Ok(0);
+    }
+    arrived(&result, printer);
+    if result.created {
+        printer.next_of(&[
+            ("vcodingctl run claude \"…\"", "let an agent work in it"),
+            ("vcodingctl exec -- CMD", "run a command in it"),
+        ]);
+    }
+    Ok(0)
+}
+
+/// What it is, what isolates it, what is not in it.
+fn arrived(result: &UpResult, printer: &Printer) {
+    let view = &result.workspace;
+    let mut facts = vec![one_line(&view.project.display().to_string())];
+    facts.extend(view.image.as_deref().map(one_line));
+    if result.created {
+        facts.push(format!("{} copied in", counted(result.files, "file")));
+    }
+    let name = printer.data(Style::Bold, view.name.as_str());
+    printer.line(&format!("{name} is {}: {}", word(view.phase), facts.join(", ")));
+    if let Some(wall) = &result.wall {
+        let [first, second] = wall::brief(wall, printer.ink());
+        printer.line(&format!("  wall: {first}"));
+        printer.line(&format!("        {second}"));
+    }
+    left_out(&result.left_out, result.left_out_total, printer);
+    printer.notes(&result.notes);
+}
+
+/// A short list, grouped by the reason.
+fn left_out(listed: &[LeftOut], total: u64, printer: &Printer) {
+    const MOST: usize = 6;
+    if listed.is_empty() {
+        return;
+    }
+    let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+    for file in listed.iter().take(MOST) {
+        let path = one_line(&file.path.to_text());
+        match groups.iter_mut().find(|(why, _)| *why == file.why) {
+            Some((_, paths)) => paths.push(path),
+            None => groups.push((&file.why, vec![path])),
+        }
+    }
+    let groups: Vec<String> =
+        groups.iter().map(|(why, paths)| format!("{} ({})", paths.join(", "), one_line(why))).collect();
+    let more = total.max(listed.len() as u64) - listed.len().min(MOST) as u64;
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    printer.say(&format!("{} {}{more}", printer.talk(Style::Cyan, "left out:"), groups.join(", ")));
+}
 
 pub fn ls(session: &Session, printer: &Printer) -> Outcome {
     let list = session.daemon()?.call::<List>(&NoParams {})?;
@@ -12,16 +76,144 @@ pub fn ls(session: &Session, printer: &Printer) -> Outcome {
         printer.document(&list);
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = list
+    let now = Timestamp::now();
+    let rows: Vec<Vec<Cell>> = list
         .workspaces
         .iter()
-        .map(|w| vec![w.name.to_string(), format!("{:?}", w.phase).to_lowercase(), w.project.display().to_string()])
+        .map(|w| {
+            vec![
+                Cell::new(w.name.as_str()),
+                phase(w.phase),
+                Cell::new(ago(w.created, now)),
+                Cell::new(w.runs.to_string()),
+                if w.unapplied { Cell::styled("yes", Style::Yellow) } else { Cell::new("no") },
+                Cell::new(w.project.display().to_string()),
+            ]
+        })
         .collect();
-    for line in table(&["NAME", "STATE", "PROJECT"], &rows) {
-        printer.line(&line);
+    printer.table(&["NAME", "STATE", "CREATED", "RUNS", "UNAPPLIED", "PROJECT"], &rows);
+    for broken in list.workspaces.iter().filter(|w| w.phase == Phase::Broken) {
+        problem(broken, printer);
     }
     if rows.is_empty() {
         printer.next("vcodingctl up, in a project with a Dockerfile");
     }
     Ok(0)
+}
+
+fn phase(phase: Phase) -> Cell {
+    match phase {
+        Phase::Ready => Cell::styled(word(phase), Style::Green),
+        Phase::Stopped => Cell::styled(word(phase), Style::Dim),
+        Phase::Broken => Cell::styled(word(phase), Style::Red),
+        Phase::Creating | Phase::Starting | Phase::Stopping | Phase::Destroying => {
+            Cell::styled(word(phase), Style::Yellow)
+        }
+    }
+}
+
+fn problem(view: &WorkspaceView, printer: &Printer) {
+    if let Some(problem) = &view.problem {
+        printer.warn(&format!("{}: {}", view.name, one_line(problem)));
+        printer.next(&format!("vcodingctl -w {} start", view.name));
+    }
+}
+
+pub fn show(session: &Session, printer: &Printer) -> Outcome {
+    let result = session.daemon()?.call::<Show>(&WorkspaceParams { workspace: session.workspace()? })?;
+    if printer.json {
+        printer.document(&result);
+        return Ok(0);
+    }
+    let view = &result.workspace;
+    printer.line(&format!("{} is {}", printer.data(Style::Bold, view.name.as_str()), word(view.phase)));
+    for (name, fact) in facts(view) {
+        printer.line(&format!("  {name:<14}{fact}"));
+    }
+    match &result.wall {
+        Some(wall) => isolation(wall, printer),
+        None => printer.aside("what isolates it is read from the kernel while it runs"),
+    }
+    problem(view, printer);
+    if view.unapplied {
+        printer.next_of(&[("vcodingctl diff", "what was done"), ("vcodingctl apply", "take it home")]);
+    }
+    Ok(0)
+}
+
+fn facts(view: &WorkspaceView) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("id", view.id.to_string()),
+        ("project", one_line(&view.project.display().to_string())),
+        ("created", ago(view.created, Timestamp::now())),
+    ];
+    facts.extend(view.image.as_deref().map(|image| ("image", one_line(image))));
+    facts.extend(view.base.as_deref().map(|base| ("base", short_checkpoint(base))));
+    let unapplied = if view.unapplied { "  (not applied)" } else { "" };
+    facts.extend(view.head.as_deref().map(|head| ("newest", format!("{}{unapplied}", short_checkpoint(head)))));
+    facts.push(("runs", if view.runs == 0 { "none".into() } else { format!("{} under way", view.runs) }));
+    facts
+}
+
+fn isolation(wall: &Wall, printer: &Printer) {
+    printer.line("what isolates it, as the kernel and the engine report it:");
+    for (name, fact) in wall::full(wall, printer.ink()) {
+        printer.line(&format!("  {name:<14}{fact}"));
+    }
+}
+
+pub fn start(session: &Session, printer: &Printer) -> Outcome {
+    let params = WorkspaceParams { workspace: session.workspace()? };
+    let result = wait::call::<Start>(&mut session.daemon()?, printer, "starting the guest", &params)?;
+    if printer.json {
+        printer.document(&result);
+    } else {
+        printer.line(&format!("{} is {}", result.workspace.name, word(result.workspace.phase)));
+    }
+    Ok(0)
+}
+
+pub fn stop(session: &Session, printer: &Printer) -> Outcome {
+    let params = WorkspaceParams { workspace: session.workspace()? };
+    let result = wait::call::<Stop>(&mut session.daemon()?, printer, "stopping the guest", &params)?;
+    if printer.json {
+        printer.document(&result);
+        return Ok(0);
+    }
+    let view = &result.workspace;
+    printer.line(&format!("{} is {}; its files and its history stay", view.name, word(view.phase)));
+    printer.next("vcodingctl start");
+    Ok(0)
+}
+
+pub fn destroy(force: bool, purge: bool, session: &Session, printer: &Printer) -> Outcome {
+    let params = DestroyParams { workspace: session.workspace()?, force, purge };
+    let result = wait::call::<Destroy>(&mut session.daemon()?, printer, "ending the workspace", &params)
+        .map_err(|error| refused(error, printer))?;
+    if printer.json {
+        printer.document(&result);
+        return Ok(0);
+    }
+    match result.kept_until {
+        Some(until) => {
+            let day: String = until.to_string().chars().take(10).collect();
+            printer.line(&format!("{} is gone; its history is kept until {day}", result.name));
+        }
+        None => printer.line(&format!("{} is gone, and nothing of it is kept", result.name)),
+    }
+    Ok(0)
+}
+
+/// A refusal to destroy says what can be done instead, whether the daemon did or not.
+fn refused(error: Error, printer: &Printer) -> Error {
+    if error.kind() != Kind::UnappliedWork || error.data.hint.is_some() {
+        return error;
+    }
+    let ways = [
+        ("diff             ", "look at it"),
+        ("apply            ", "take it home"),
+        ("destroy --force  ", "give it up"),
+    ];
+    let ways = ways.map(|(way, purpose)| format!("{} {purpose}", printer.typed(&format!("vcodingctl {way}"))));
+    error.hint(ways.join("\n"))
 }

@@ -1,0 +1,174 @@
+//! `checkpoint`, `log`, `diff`, `rollback`.
+
+use std::ffi::OsString;
+
+use protocol::checkpoint::{
+    CheckpointCreateParams, CheckpointListParams, CheckpointView, DiffParams, DiffResult, FileChange, RollbackParams,
+};
+use protocol::methods::{CheckpointCreate, CheckpointDiff, CheckpointList, CheckpointRollback};
+use protocol::{Bytes, Timestamp};
+
+use super::{Outcome, Session, names};
+use crate::printer::Printer;
+use crate::render::ink::Style;
+use crate::render::patch;
+use crate::render::table::Cell;
+use crate::render::text::{ago, counted, delta, one_line, short_checkpoint, short_run};
+use crate::wait;
+
+pub fn checkpoint(label: Option<String>, session: &Session, printer: &Printer) -> Outcome {
+    let params = CheckpointCreateParams { workspace: session.workspace()?, label };
+    let result = wait::call::<CheckpointCreate>(&mut session.daemon()?, printer, "recording the work tree", &params)?;
+    if printer.json {
+        printer.document(&result);
+        return Ok(0);
+    }
+    let checkpoint = &result.checkpoint;
+    let id = short_checkpoint(&checkpoint.id);
+    if result.created {
+        printer.line(&format!("checkpoint {}: {}", printer.data(Style::Yellow, &id), counts(checkpoint)));
+    } else {
+        let made = ago(checkpoint.time, Timestamp::now());
+        printer.line(&format!("nothing changed since checkpoint {} ({made})", printer.data(Style::Yellow, &id)));
+    }
+    printer.notes(&result.notes);
+    Ok(0)
+}
+
+fn counts(c: &CheckpointView) -> String {
+    format!("{} added, {} changed, {} deleted", counted(c.added, "file"), c.changed, c.deleted)
+}
+
+pub fn log(limit: u32, session: &Session, printer: &Printer) -> Outcome {
+    let params = CheckpointListParams { workspace: session.workspace()?, limit: Some(limit) };
+    let list = session.daemon()?.call::<CheckpointList>(&params)?;
+    if printer.json {
+        printer.document(&list);
+        return Ok(0);
+    }
+    let now = Timestamp::now();
+    let rows: Vec<Vec<Cell>> = list.checkpoints.iter().map(|c| row(c, now)).collect();
+    printer.table(&["CHECKPOINT", "WHEN", "CAUSE", "FILES", "NAMES"], &rows);
+    if rows.len() > 1 {
+        printer.next_of(&[
+            ("vcodingctl diff @~1 @", "what the newest changed"),
+            ("vcodingctl rollback NAME", "go back to one"),
+        ]);
+    }
+    Ok(0)
+}
+
+fn row(c: &CheckpointView, now: Timestamp) -> Vec<Cell> {
+    let mut names: Vec<String> = c.label.iter().cloned().collect();
+    names.extend(c.names.iter().filter(|n| c.label.as_ref() != Some(*n)).map(|n| short_name(n)));
+    if let Some(run) = c.run.as_ref().filter(|_| !c.names.iter().any(|n| n.starts_with("run:"))) {
+        names.push(format!("run:{}", short_run(run)));
+    }
+    vec![
+        Cell::styled(short_checkpoint(&c.id), Style::Yellow),
+        Cell::new(ago(c.time, now)),
+        Cell::new(&c.cause),
+        Cell::new(format!("+{} ~{} −{}", c.added, c.changed, c.deleted)),
+        Cell::styled(names.join(" "), Style::Cyan),
+    ]
+}
+
+/// `run:ID` and `run:ID^` with the id's last digits, which is how it may be typed.
+fn short_name(name: &str) -> String {
+    let Some(rest) = name.strip_prefix("run:") else { return name.to_owned() };
+    let (id, start) = rest.strip_suffix('^').map_or((rest, ""), |id| (id, "^"));
+    id.parse().map_or_else(|_| name.to_owned(), |id| format!("run:{}{start}", short_run(&id)))
+}
+
+/// What `diff` was asked.
+#[derive(Debug)]
+pub struct Compare<'a> {
+    pub from: Option<&'a str>,
+    pub to: Option<&'a str>,
+    pub stat: bool,
+    pub paths: &'a [OsString],
+}
+
+pub fn diff(compare: &Compare<'_>, session: &Session, printer: &Printer) -> Outcome {
+    let workspace = session.workspace()?;
+    let mut daemon = session.daemon()?;
+    let mut name = |n: Option<&str>| n.map(|n| names::checkpoint(&mut daemon, session, n)).transpose();
+    let (from, to) = (name(compare.from)?, name(compare.to)?);
+    let params = DiffParams { workspace, from, to, paths: bytes(compare.paths) };
+    let result = wait::call::<CheckpointDiff>(&mut daemon, printer, "comparing", &params)?;
+    if printer.json {
+        printer.document(&result);
+        return Ok(0);
+    }
+    let between = format!(
+        "{}..{}",
+        compare.from.map_or_else(|| "base".into(), one_line),
+        compare.to.map_or_else(|| "now".into(), one_line)
+    );
+    if result.files.is_empty() {
+        printer.aside(&format!("{between}: nothing changed"));
+        return Ok(0);
+    }
+    printer.aside(&format!("{between}: {}", sum(&result)));
+    if compare.stat {
+        printer.table(&["CHANGE", "LINES", "FILE"], &result.files.iter().map(stat_row).collect::<Vec<_>>());
+    } else if printer.data_terminal {
+        printer.raw(patch::for_terminal(result.patch.as_slice(), printer.ink()).as_bytes());
+    } else {
+        printer.raw(result.patch.as_slice());
+    }
+    if result.truncated && !compare.stat {
+        printer.warn("the patch is cut, it was too long; name paths after -- to see them whole");
+    }
+    Ok(0)
+}
+
+fn sum(diff: &DiffResult) -> String {
+    let added = diff.files.iter().filter_map(|f| f.added).sum();
+    let deleted = diff.files.iter().filter_map(|f| f.deleted).sum();
+    format!("{} changed, {}", counted(diff.files.len() as u64, "file"), delta(added, deleted))
+}
+
+fn stat_row(file: &FileChange) -> Vec<Cell> {
+    let style = match file.status {
+        'A' => Style::Green,
+        'D' => Style::Red,
+        _ => Style::Yellow,
+    };
+    let lines = match (file.added, file.deleted) {
+        (None, None) => "binary".into(),
+        (added, deleted) => delta(added.unwrap_or(0), deleted.unwrap_or(0)),
+    };
+    let path = file.path.to_text();
+    let path = match &file.old_path {
+        Some(old) => format!("{} → {path}", old.to_text()),
+        None => path.into_owned(),
+    };
+    vec![Cell::styled(file.status.to_string(), style), Cell::new(lines), Cell::new(path)]
+}
+
+pub fn rollback(to: &str, paths: &[OsString], session: &Session, printer: &Printer) -> Outcome {
+    let workspace = session.workspace()?;
+    let mut daemon = session.daemon()?;
+    let name = names::checkpoint(&mut daemon, session, to)?;
+    let params = RollbackParams { workspace, to: name, paths: bytes(paths) };
+    let result = wait::call::<CheckpointRollback>(&mut daemon, printer, "going back", &params)?;
+    if printer.json {
+        printer.document(&result);
+        return Ok(0);
+    }
+    let what = if paths.is_empty() {
+        "the work tree is".into()
+    } else {
+        format!("{} back", counted(paths.len() as u64, "path"))
+    };
+    let target = short_checkpoint(&result.target);
+    let target = printer.data(Style::Yellow, &target);
+    printer.line(&format!("{what} as it was at {} ({target}): {}", one_line(to), counts(&result.checkpoint)));
+    printer.next_of(&[("vcodingctl rollback @~1", "the way back")]);
+    Ok(0)
+}
+
+fn bytes(paths: &[OsString]) -> Vec<Bytes> {
+    paths.iter().cloned().map(Bytes::from).collect()
+}

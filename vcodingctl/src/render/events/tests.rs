@@ -1,0 +1,107 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+const HOSTILE: &str = "a\u{1b}]52;c;x\u{7}\r\n\u{9b}2J\u{202e}b\tc\u{0}";
+
+fn event(body: &Value) -> Event {
+    let mut event = json!({
+        "seq": [0, 0], "time": "2026-11-24T16:00:00.000Z",
+        "workspace": "01jd0000000000000000000000", "run": "01jd0000000000000000000001",
+    });
+    event.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    serde_json::from_value(event).unwrap()
+}
+
+fn call(id: &str, name: &str) -> Value {
+    json!({"type": "tool-call", "id": id, "name": name, "summary": format!("{name} {id}"), "input": {}})
+}
+
+fn result(id: &str) -> Value {
+    json!({"type": "tool-result", "id": id, "ok": true, "output": "fine"})
+}
+
+fn edit(path: &str) -> Value {
+    json!({"type": "edit", "path": path, "added": 3, "deleted": 1})
+}
+
+/// The lines of these events, and of the calm after them.
+fn lines(bodies: &[Value]) -> Vec<String> {
+    let mut renderer = Renderer::new(Ink(false), None, false, false);
+    let mut pieces: Vec<Piece> = bodies.iter().flat_map(|b| renderer.event(&event(b))).collect();
+    pieces.extend(renderer.idle());
+    pieces.into_iter().filter_map(|p| if let Piece::Line(line) = p { Some(line) } else { None }).collect()
+}
+
+#[test]
+fn an_edit_is_told_once_whichever_event_comes_first() {
+    let told = ["  ✓ Edit   x.py +3 −1"];
+    assert_eq!(lines(&[call("1", "Edit"), result("1"), edit("x.py")]), told);
+    assert_eq!(lines(&[call("1", "Edit"), edit("x.py"), result("1")]), told);
+    assert_eq!(lines(&[call("1", "Edit"), result("1")]), ["  ✓ Edit   Edit 1"], "without an event of its own");
+}
+
+#[test]
+fn paths_are_the_projects_own_and_commands_are_as_they_were() {
+    let read = json!({"type": "tool-call", "id": "1", "name": "Read", "summary": "/work/a.py", "input": {}});
+    let bash = json!({"type": "tool-call", "id": "2", "name": "Bash", "summary": "/work/a.py", "input": {}});
+    let seen = lines(&[read, result("1"), bash, result("2"), edit("/work/x.py"), edit("/etc/x")]);
+    assert_eq!(seen, ["  ✓ Read   a.py", "  ✓ Bash   /work/a.py", "  ✓ Edit   x.py +3 −1", "  ✓ Edit   /etc/x +3 −1"]);
+}
+
+#[test]
+fn calls_that_overlap_are_told_as_they_end() {
+    let seen = lines(&[call("1", "Bash"), call("2", "Read"), result("2"), result("1")]);
+    assert_eq!(seen, ["  ✓ Read   Read 2", "  ✓ Bash   Bash 1"]);
+}
+
+#[test]
+fn a_result_without_its_call_is_shown_nevertheless() {
+    assert_eq!(lines(&[result("9")]), ["  ✓ tool"]);
+}
+
+#[test]
+fn the_last_words_are_said_once() {
+    let text = json!({"type": "text", "text": "Done.\n"});
+    let finished = |text: &str| json!({"type": "finished", "ok": true, "text": text});
+    assert_eq!(lines(&[text.clone(), finished("Done.")]), ["Done."]);
+    assert_eq!(lines(&[text, finished("Something else.")]), ["Done.", "", "Something else."]);
+}
+
+#[test]
+fn only_so_many_calls_are_remembered() {
+    let mut renderer = Renderer::new(Ink(false), Some(80), false, false);
+    for n in 0..10_000 {
+        renderer.event(&event(&call(&n.to_string(), "Bash")));
+    }
+    assert_eq!(renderer.calls.len(), MOST_CALLS);
+}
+
+#[test]
+fn nothing_in_an_event_drives_the_terminal_at_any_width() {
+    let bodies = [
+        json!({"type": "session", "session": HOSTILE, "model": HOSTILE, "version": HOSTILE}),
+        json!({"type": "text", "text": HOSTILE}),
+        json!({"type": "thinking", "text": HOSTILE}),
+        json!({"type": "tool-call", "id": HOSTILE, "name": HOSTILE, "summary": HOSTILE, "input": {}}),
+        json!({"type": "tool-result", "id": HOSTILE, "ok": false, "output": HOSTILE}),
+        json!({"type": "tool-call", "id": "open", "name": HOSTILE, "summary": HOSTILE, "input": {}}),
+        edit(HOSTILE),
+        json!({"type": "plan", "steps": [{"text": HOSTILE, "state": "in-progress"}]}),
+        json!({"type": "plan", "steps": [{"text": HOSTILE, "state": "in-progress"}]}),
+        json!({"type": "retry", "attempt": 1, "of": 2, "wait_ms": 3, "why": HOSTILE}),
+        json!({"type": "output", "stream": "stdout", "text": HOSTILE}),
+        json!({"type": "dropped", "bytes": u64::MAX}),
+    ];
+    let finished = json!({"type": "finished", "ok": false, "text": HOSTILE});
+    for columns in [None, Some(0), Some(1), Some(10), Some(80)] {
+        let mut renderer = Renderer::new(Ink(false), columns, true, false);
+        let mut pieces: Vec<Piece> = bodies.iter().flat_map(|b| renderer.event(&event(b))).collect();
+        pieces.extend(renderer.status().map(Piece::Status));
+        pieces.extend(renderer.event(&event(&finished)));
+        for piece in pieces {
+            let (Piece::Line(text) | Piece::Status(text)) = piece else { panic!("raw output of an agent's run") };
+            assert!(!text.contains(super::super::text::harmful) && !text.contains('\n'), "{text:?}");
+        }
+    }
+}
