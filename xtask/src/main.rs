@@ -1,1 +1,68 @@
-fn main() {}
+//! The workshop: `cargo xtask TASK`, the same at a desk and in continuous integration.
+
+mod arrows;
+mod base_image;
+mod bench;
+mod build;
+mod check;
+mod demo;
+mod engine;
+mod packages;
+mod program;
+mod say;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use build::Profile;
+
+const USAGE: &str = "cargo xtask TASK
+
+  demo [--release]   the main job on a small project, narrated
+  test               check, set-up, every test; ends with one line
+  check              arrows of the house, format, lints, documentation
+  bench              medians and ratios beside docker exec, ssh, nsenter and git
+  build [--release]  the guest and the client static, everything else native
+  setup              the container engine and the base image, made where missing
+  clean-bases        removes base images that were made here";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args[..] {
+        ["demo"] => demo::run(Profile::Debug),
+        ["demo", "--release"] => demo::run(Profile::Release),
+        ["test"] => test::run(),
+        ["bench"] => bench::run(),
+        ["check"] => check::run(),
+        ["build"] => build::run(Profile::Debug).map(drop),
+        ["build", "--release"] => build::run(Profile::Release).map(drop),
+        ["setup"] => setup(),
+        ["clean-bases"] => base_image::clean(),
+        ["help" | "--help" | "-h"] => {
+            say::data(USAGE);
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            say::line(USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            say::line(format_args!("error: {e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setup() -> Result<()> {
+    let engine = engine::ensure()?;
+    say::line(format_args!("engine {} ({})", engine.version, engine.driver));
+    base_image::ensure(&engine, base_image::DEBIAN)?;
+    say::line(format_args!("base {}", base_image::DEBIAN.tag));
+    Ok(())
+}

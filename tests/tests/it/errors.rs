@@ -1,0 +1,125 @@
+//! What a newcomer meets first: each with its message, the next command to type, and its status.
+
+use crate::world::{SHOP, World};
+
+#[test]
+fn a_directory_that_is_no_project_says_so() {
+    let world = World::new();
+    let here = world.project("nothing", &[("a.txt", "")]);
+    let ran = world.ctl(&here, &["up"]);
+    assert_eq!(ran.status, 2, "{}", ran.err);
+    assert!(
+        ran.err.starts_with("error: ") && ran.err.contains("is no project") && ran.err.contains("\nhint: "),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_project_without_a_dockerfile_is_told_how_to_begin_one() {
+    let world = World::new();
+    let project = world.repository("p", &[("a.txt", "x")]);
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 2, "{}", ran.err);
+    assert!(ran.err.contains("has no Dockerfile") && ran.err.contains("FROM"), "{}", ran.err);
+}
+
+#[test]
+fn the_home_directory_is_no_project() {
+    let world = World::new();
+    let home = world.project("home", &[("Dockerfile", "FROM debian:bookworm-slim\n")]);
+    let ran = world.ctl(&home, &["up"]);
+    assert_eq!(ran.status, 2, "{}", ran.err);
+    assert!(ran.err.contains("home directory"), "{}", ran.err);
+}
+
+#[test]
+fn every_mistake_of_vcoding_toml_names_its_line() {
+    let world = World::new();
+    let project = world.repository("p", &[("Dockerfile", "FROM x\n"), ("vcoding.toml", "[workspace]\nnam = \"x\"\n")]);
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 2, "{}", ran.err);
+    assert!(ran.err.contains("line 2") && ran.err.contains("nam"), "{}", ran.err);
+    std::fs::write(project.join("vcoding.toml"), "[limits]\nmemory = \"900g\"\n").unwrap();
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 4, "{}", ran.err);
+    assert!(ran.err.contains("memory"), "{}", ran.err);
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_said_with_what_to_type() {
+    let world = World::new();
+    world.configure(&format!("[engine]\nsocket = \"{}\"\n", world.path("none.sock").display()));
+    let project = world.repository("p", &[("Dockerfile", "FROM debian:bookworm-slim\n")]);
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 6, "{}", ran.err);
+    assert!(ran.err.contains("none.sock") && ran.err.contains("hint: docker info"), "{}", ran.err);
+    // It is listed as it is, and has a way out.
+    let listed = world.json(&project, &["ls"]);
+    assert_eq!(listed["workspaces"][0]["phase"], "broken");
+}
+
+#[test]
+fn a_build_that_fails_shows_the_step_and_its_output() {
+    let Some(world) = World::with_engine("a failing build") else { return };
+    let project =
+        world.repository("p", &[("Dockerfile", "FROM debian:bookworm-slim\nRUN echo about-to-fail && exit 3\n")]);
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 6, "{}", ran.err);
+    assert!(ran.err.contains("about-to-fail") && ran.err.contains("exit 3"), "{}", ran.err);
+    // Mended, the same command goes on.
+    std::fs::write(project.join("Dockerfile"), SHOP[0].1).unwrap();
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "true"]);
+}
+
+#[test]
+fn unknown_names_are_answered_with_what_there_is() {
+    let world = World::new();
+    let project = world.repository("p", &[("Dockerfile", "FROM x\n")]);
+    let ran = world.ctl(&project, &["exec", "--", "true"]);
+    assert_eq!(ran.status, 125, "{}", ran.err);
+    assert!(ran.err.contains("hint: vcodingctl up"), "{}", ran.err);
+    let ran = world.ctl(&project, &["-w", "nope", "show"]);
+    assert_eq!(ran.status, 3, "{}", ran.err);
+    assert!(ran.err.contains("nope") && ran.err.contains("vcodingctl ls"), "{}", ran.err);
+    let ran = world.ctl(&project, &["chekpoint"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("checkpoint"), "{}", ran.err);
+}
+
+#[test]
+fn unknown_checkpoints_runs_and_agents_are_not_found() {
+    let Some(world) = World::with_engine("unknown checkpoints") else { return };
+    let project = world.repository("shop", &SHOP);
+    world.ok(&project, &["up"]);
+    for (args, word) in [
+        (&["rollback", "no-such"][..], "no-such"),
+        (&["diff", "deadbeef"][..], "deadbeef"),
+        (&["logs", "01jd0000000000000000000000"][..], "01jd"),
+        (&["run", "no-such-agent", "hello"][..], "no-such-agent"),
+    ] {
+        let ran = world.ctl(&project, args);
+        assert_eq!(ran.status, 3, "{args:?}: {}", ran.err);
+        assert!(ran.err.contains(word) && ran.err.contains("hint: "), "{args:?}: {}", ran.err);
+    }
+    // Without a key no agent is started.
+    let ran = world.ctl(&project, &["run", "claude", "hello"]);
+    assert_eq!(ran.status, 6, "{}", ran.err);
+    assert!(ran.err.contains("ANTHROPIC_API_KEY") && ran.err.contains("vcodingctl secret set"), "{}", ran.err);
+}
+
+#[test]
+fn a_branch_that_is_not_ours_is_left_alone() {
+    let Some(world) = World::with_engine("a taken branch") else { return };
+    let project = world.repository("shop", &SHOP);
+    crate::world::git(&project, &["branch", "vcoding/shop"]);
+    let theirs = crate::world::git(&project, &["rev-parse", "vcoding/shop"]);
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo x > new.txt"]);
+    let ran = world.ctl(&project, &["apply"]);
+    assert_eq!(ran.status, 5, "{}", ran.err);
+    assert!(ran.err.contains("--branch"), "{}", ran.err);
+    assert_eq!(crate::world::git(&project, &["rev-parse", "vcoding/shop"]), theirs);
+    world.ok(&project, &["apply", "--branch", "mine"]);
+}

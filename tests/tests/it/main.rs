@@ -1,0 +1,12 @@
+//! The product as its users have it: the built programs in a state directory of their own.
+//!
+//! `cargo xtask test` builds the programs first. A test that needs what this machine lacks says
+//! `skipped: …` on standard error and passes.
+
+mod daemon;
+mod errors;
+mod kill;
+mod main_job;
+mod run_claude;
+mod walls;
+mod world;

@@ -1,0 +1,74 @@
+//! What cannot be done from inside.
+
+use std::path::Path;
+
+use crate::world::{SHOP, World, output};
+
+fn inside(world: &World, project: &Path, script: &str) -> (i32, String) {
+    let ran = world.ctl(project, &["exec", "--", "sh", "-c", script]);
+    (ran.status, ran.out + &ran.err)
+}
+
+#[test]
+fn a_guest_has_nowhere_to_go_and_nothing_to_steal() {
+    let Some(mut world) = World::with_engine("walls") else { return };
+    world.set("ANTHROPIC_API_KEY", "sk-not-to-be-found-1234567890");
+    let project = world.repository("shop", &SHOP);
+    world.ok(&project, &["up"]);
+    let call = "python3 -c 'import socket; socket.create_connection((\"192.0.2.1\", 443), 3)'";
+    let (status, said) = inside(&world, &project, call);
+    assert!(status != 0 && said.contains("unreachable"), "{said}");
+    assert_eq!(inside(&world, &project, "touch /etc/x").0, 1, "the root is read-only");
+    let (_, said) = inside(&world, &project, "cat /proc/self/status");
+    for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    // Not in environment, processes, files.
+    let look = "(env; cat /proc/*/environ /proc/*/cmdline; grep -rs not-to-be-found / --include='*' --exclude-dir=proc --exclude-dir=sys) 2>/dev/null | grep -ac not-to-be-found";
+    let (_, found) = inside(&world, &project, look);
+    // The one that looks finds its own command line; nothing else.
+    let control = "grep -ac not-to-be-found /proc/self/cmdline";
+    assert!(inside(&world, &project, control).1.trim() == "1");
+    let count: u32 = found.trim().parse().unwrap_or(u32::MAX);
+    let (_, own) = inside(&world, &project, "cat /proc/*/cmdline 2>/dev/null | grep -ac not-to-be-found");
+    assert_eq!(count, own.trim().parse::<u32>().unwrap(), "{found}");
+    // PID 1's memory is closed to the same uid.
+    let (status, said) = inside(&world, &project, "dd if=/proc/1/mem bs=1 count=1 of=/dev/null");
+    assert!(status != 0 && said.contains("denied"), "{said}");
+    // Only our work folders are mounted.
+    let container = world.container("shop");
+    let mounts = output(std::process::Command::new("docker").args([
+        "inspect",
+        "-f",
+        "{{range .Mounts}}{{.Source}}\n{{end}}",
+        &container,
+    ]));
+    assert!(mounts.lines().filter(|l| !l.is_empty()).all(|l| Path::new(l).starts_with(world.state())), "{mounts}");
+}
+
+#[test]
+fn everything_a_caller_started_ends_with_the_caller() {
+    use std::io::Read;
+    use std::process::Stdio;
+    let Some(world) = World::with_engine("tree kill") else { return };
+    let project = world.repository("shop", &SHOP);
+    world.ok(&project, &["up"]);
+    let tree = "setsid sleep 4711 & nohup sleep 4712 >/dev/null 2>&1 & (sleep 4713 &) ; echo started; sleep 4714";
+    let mut child = world.command(&project, &["exec", "--", "sh", "-c", tree]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 8];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let count = "exec 2>/dev/null; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done | grep -c '^sleep 471[1-4] $'";
+    assert_eq!(inside(&world, &project, count).1.trim(), "4");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    crate::world::wait_until(|| inside(&world, &project, count).1.trim() == "0", "the tree's end");
+}
+
+#[test]
+fn a_sweep_of_every_process_leaves_a_guest_that_answers() {
+    let Some(world) = World::with_engine("kill -9 -1") else { return };
+    let project = world.repository("shop", &SHOP);
+    world.ok(&project, &["up"]);
+    inside(&world, &project, "kill -9 -1");
+    world.ok(&project, &["exec", "--", "echo", "still here"]);
+}
