@@ -113,7 +113,7 @@ pub fn spawn(
     }
     attributes.set_flags(flags)?;
     attributes.set_sigmask(&SigSet::empty())?;
-    attributes.set_sigdefault(&SigSet::all())?;
+    attributes.set_sigdefault(&crate::sys::every_signal())?;
     posix_spawn(path, &actions, &attributes, argv, env)
 }
 
