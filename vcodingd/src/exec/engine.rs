@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use guest::Frame;
 use protocol::exec::{Signal, Terminal};
-use rustix::pipe::pipe;
 use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::ssh::real::RealGuest;
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+}
 
 fn sh(script: &str) -> Request {
     Request { frame: Frame::exec(["/bin/sh", "-c", script]), terminal: None, timeout: Some(LIMIT) }

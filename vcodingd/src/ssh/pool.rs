@@ -37,6 +37,8 @@ const MAKING: usize = 4;
 const ATTEMPTS: usize = 4;
 /// How long the guest's init may take to have its socket ready.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a socket may be silent until the engine's stream is tried as well.
+const HEDGE: Duration = Duration::from_millis(100);
 /// Until the task tries again to make a connection: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long connections may take to end.
@@ -69,8 +71,10 @@ struct Inner {
 pub(super) struct Shared {
     provider: Arc<dyn Provider>,
     target: Target,
-    /// The socket does not carry; the engine's stream does.
+    /// What the last connection was made by.
     by_stream: AtomicBool,
+    /// The socket does not carry.
+    no_socket: AtomicBool,
     lanes: Mutex<Vec<Lane>>,
     making: Semaphore,
     /// Something has changed for the task that makes connections.
@@ -92,7 +96,7 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// Makes the first connection and has the others made. The socket is tried first, then the
-    /// engine's stream; what answered stays the way.
+    /// engine's stream.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::WrongPeer`].
@@ -101,6 +105,7 @@ impl Pool {
             provider,
             target,
             by_stream: AtomicBool::new(false),
+            no_socket: AtomicBool::new(false),
             lanes: Mutex::default(),
             making: Semaphore::new(MAKING),
             wanted: Notify::new(),
@@ -226,33 +231,78 @@ impl Shared {
         Ok(Lease { shared: self.clone(), connection, over: false })
     }
 
-    /// One more connection, by the carrier that answers.
+    /// One more connection, by the carrier that answers: the socket, or, where it stays silent
+    /// for a moment or does not carry, the engine's stream.
     async fn make(&self, arrivals: Option<Arrivals>, patience: Duration) -> Result<Connection> {
+        let silent = Notify::new();
+        // Boxed: SSH's futures are large, and these are held in others'.
+        let mut by_socket = Box::pin(async {
+            let made = self.make_by_socket(arrivals.clone(), patience).await;
+            silent.notify_one();
+            made
+        });
+        let mut by_stream = Box::pin(async {
+            let _begun_early = tokio::time::timeout(HEDGE, silent.notified()).await;
+            self.make_by_stream(arrivals.clone(), patience).await
+        });
         let making = async {
-            if self.by_stream.load(Ordering::Relaxed) {
-                return self.make_by(self.stream().await?, arrivals).await;
-            }
-            let refused = match self.socket(patience).await {
-                Ok(socket) => match self.make_by(Box::new(socket), arrivals.clone()).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => error,
+            let (refused, too) = tokio::select! {
+                made = &mut by_socket => match made {
+                    Ok(connection) => return self.made(connection, false),
+                    Err(refused) => match by_stream.await {
+                        Ok(connection) => return self.made(connection, true),
+                        Err(too) => (refused, too),
+                    },
                 },
-                Err(error) => error,
+                made = &mut by_stream => match made {
+                    Ok(connection) => return self.made(connection, true),
+                    Err(too) => match by_socket.await {
+                        Ok(connection) => return self.made(connection, false),
+                        Err(refused) => (refused, too),
+                    },
+                },
             };
-            let by_stream = async { self.make_by(self.stream().await?, arrivals).await };
-            let connection = by_stream.await.map_err(|second| match (refused, second) {
+            Err(match (refused, too) {
                 (Error::Unreachable { id, why }, Error::Unreachable { why: then, .. }) => {
                     Error::Unreachable { id, why: format!("{why}; by the engine's stream: {then}") }
                 }
-                (first, _) => first,
-            })?;
-            tracing::warn!(guest = %self.target.id, "the guest's socket does not carry; the engine's stream does");
-            self.by_stream.store(true, Ordering::Relaxed);
-            Ok(connection)
+                (refused, _) => refused,
+            })
         };
         tokio::select! {
             () = self.closing.cancelled() => Err(Error::Closed),
             made = making => made,
+        }
+    }
+
+    fn made(&self, connection: Connection, by_stream: bool) -> Result<Connection> {
+        if by_stream && !self.by_stream.swap(true, Ordering::Relaxed) {
+            tracing::warn!(guest = %self.target.id, "the guest's socket does not carry; the engine's stream does");
+        } else if !by_stream {
+            self.by_stream.store(false, Ordering::Relaxed);
+        }
+        Ok(connection)
+    }
+
+    async fn make_by_socket(&self, arrivals: Option<Arrivals>, patience: Duration) -> Result<Connection> {
+        if self.no_socket.load(Ordering::Relaxed) {
+            return Err(Error::Lost);
+        }
+        let socket = self.socket(patience).await?;
+        let made = self.make_by(Box::new(socket), arrivals).await;
+        // It connects and leads nowhere: not to be waited for again.
+        self.no_socket.store(matches!(made, Err(Error::Unreachable { .. })), Ordering::Relaxed);
+        made
+    }
+
+    /// Asks until `patience` is over: the guest's end of it needs the init as well.
+    async fn make_by_stream(&self, arrivals: Option<Arrivals>, patience: Duration) -> Result<Connection> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.make_by(self.stream().await?, arrivals.clone()).await {
+                Err(Error::Unreachable { .. }) if Instant::now() + HEDGE < until => tokio::time::sleep(HEDGE).await,
+                made => return made,
+            }
         }
     }
 

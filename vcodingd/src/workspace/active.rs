@@ -334,13 +334,15 @@ impl Actor {
         if let Ok(Err(error)) = clearing {
             tracing::warn!(%run, %error, "a run's directory was not cleared");
         }
-        // In this order: who finds it no longer live finds its end in the store.
-        if let Some(active) = self.runs.live.remove(&run) {
+        let active = self.runs.live.remove(&run);
+        self.close_forward_if_idle().await;
+        self.publish();
+        // Last, and in this order: who is told of the end finds it wherever it looks, and who finds
+        // the run no longer live finds its end in the store.
+        if let Some(active) = active {
             active.record.send_replace(record);
         }
         self.shared.known_runs.remove(&run);
-        self.close_forward_if_idle().await;
-        self.publish();
     }
 
     pub(super) async fn run_cancel(&mut self, run: &RunId) -> Result<(), Error> {

@@ -146,7 +146,7 @@ mod tests {
         let guest = TestGuest::start();
         let pool = guest.pool().await;
         let connection = Arc::<ConnectionState>::default();
-        let (out, out_end) = rustix::pipe::pipe().unwrap();
+        let (out, out_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let null = std::fs::File::open("/dev/null").unwrap().into();
         let running = tokio::spawn({
             let (pool, call) = (pool.clone(), call(&connection, vec![null, out_end]));
