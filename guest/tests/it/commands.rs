@@ -82,7 +82,8 @@ fn a_terminal_is_raw_for_the_frame_and_then_the_commands_own() {
     let frame = Frame {
         env: vec![b"ODD=\x03\x04\x11\x13\x1a\x7f\r\n".to_vec()],
         ..shell(
-            "tty; stty -a | grep -ow 'isig\\|icanon\\|echo'; printf %s \"$ODD\" | od -An -c; echo ready; sleep 7101",
+            // A shell that starts a program just then (by vfork) would lose the signal.
+            "tty; stty -a | grep -ow 'isig\\|icanon\\|echo'; printf %s \"$ODD\" | od -An -c; echo ready; read line",
         )
     };
     input.write_all(&frame.encode().unwrap()).unwrap();

@@ -61,7 +61,7 @@ impl Guest {
 
     fn create(ours: bool) -> Option<Self> {
         if !image() {
-            #[allow(clippy::print_stderr)] // A skipped test has to be seen.
+            #[expect(clippy::print_stderr, reason = "a skipped test has to be seen")]
             {
                 eprintln!("SKIPPED: no container engine answers");
             }

@@ -18,20 +18,6 @@ pub fn bench(world: &World) -> Result<()> {
 
     let ours = world.ctl(&project, &["exec", "--", "echo"]);
     let (container, pid) = (world.peer().container.clone(), world.peer().pid.clone());
-    let with = |base: &Command, nonce: &str| {
-        let mut command = Command::new(base.get_program());
-        command.args(base.get_args()).arg(nonce).stdin(Stdio::null());
-        if let Some(dir) = base.get_current_dir() {
-            command.current_dir(dir);
-        }
-        for (name, value) in base.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command
-    };
     let mut docker = Command::new("docker");
     docker.args(["exec", &container, "echo"]);
     let mut nsenter = Command::new("nsenter");
@@ -40,7 +26,7 @@ pub fn bench(world: &World) -> Result<()> {
     master.args(["root@127.0.0.1", "echo"]);
     let mut fresh = world.peer().ssh(false);
     fresh.args(["root@127.0.0.1", "echo"]);
-    let contender = |name, base: Command| Contender::new(name, move |nonce: &str| with(&base, nonce));
+    let contender = |name, base: Command| Contender::new(name, move |nonce: &str| with_args(&base, &[nonce]));
     compare(
         "exec -- echo NONCE, whole process",
         &mut [
@@ -67,6 +53,7 @@ pub fn bench(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// A command cannot be cloned: one of the same program, environment and directory, with more arguments.
 fn with_args(base: &Command, more: &[&str]) -> Command {
     let mut command = Command::new(base.get_program());
     command.args(base.get_args()).args(more).stdin(Stdio::null());
