@@ -16,6 +16,7 @@ use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use crate::environment::{self, Environment};
 use crate::process::Program;
 use crate::runs::Run;
+use crate::supervisor::Work;
 use crate::{authority, runs, say, supervisor};
 
 const UMASK: u16 = 0o022;
@@ -23,18 +24,20 @@ const UMASK: u16 = 0o022;
 /// A session with a command.
 pub fn command(string: &[u8]) -> u8 {
     supervisor::shell_first();
-    if string == EXEC.as_bytes() {
-        return framed();
-    }
-    let shell = environment::shell();
-    let argv = vec![shell.clone(), b"-c".to_vec(), string.to_vec()];
-    supervisor::command(&program(&shell, argv))
+    supervisor::command(|| {
+        if string == EXEC.as_bytes() {
+            return framed();
+        }
+        let shell = environment::shell();
+        let argv = vec![shell.clone(), b"-c".to_vec(), string.to_vec()];
+        Work::Command(program(&shell, argv))
+    })
 }
 
 /// A session without one: the user's shell as a login shell.
 pub fn interactive() -> u8 {
     supervisor::shell_first();
-    supervisor::command(&login())
+    supervisor::command(|| Work::Command(login()))
 }
 
 fn login() -> Program {
@@ -54,21 +57,23 @@ fn program(shell: &[u8], argv: Vec<Vec<u8>>) -> Program {
     }
 }
 
-fn framed() -> u8 {
+fn framed() -> Work {
+    // First what does not depend on the frame, which may be long in coming.
+    let session = login();
     let frame = match read_frame() {
         Ok(frame) => frame,
         Err(e) => {
             say(e.to_string().as_bytes());
-            return 126;
+            return Work::Done(126);
         }
     };
     match frame.job {
-        Job::Exec => supervisor::command(&asked(&frame)),
+        Job::Exec => Work::Command(asked(session, &frame)),
         Job::Run { ref id, ref stdin, timeout_ms } => {
             let limit = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-            runs::start(&Run { id, stdin, limit }, &asked(&frame))
+            Work::Done(runs::start(&Run { id, stdin, limit }, &asked(session, &frame)))
         }
-        Job::Cancel { id } => match authority::cancel(&id) {
+        Job::Cancel { id } => Work::Done(match authority::cancel(&id) {
             Ok(true) => 0,
             Ok(false) => {
                 say(format!("no run {id} is alive").as_bytes());
@@ -78,13 +83,13 @@ fn framed() -> u8 {
                 say(format!("the guest's init does not answer: {e}").as_bytes());
                 126
             }
-        },
+        }),
     }
 }
 
 /// What a frame asks for, on top of what every session has.
-fn asked(frame: &Frame) -> Program {
-    let mut program = login();
+fn asked(session: Program, frame: &Frame) -> Program {
+    let mut program = session;
     if let Some(name) = frame.argv.first() {
         program.name.clone_from(name);
         program.argv.clone_from(&frame.argv);
@@ -93,7 +98,8 @@ fn asked(frame: &Frame) -> Program {
         program.env.add(entry);
     }
     match frame.directory.as_slice() {
-        [] => {}
+        // As it is now, not as it was when the session began to wait.
+        [] => program.directory = environment::directory(),
         [b'/', ..] => program.directory.clone_from(&frame.directory),
         relative => program.directory = [places::WORK.as_bytes(), b"/", relative].concat(),
     }

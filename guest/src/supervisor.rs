@@ -49,8 +49,16 @@ pub fn shell_first() {
     }
 }
 
-/// Runs a command to its end, in the process that sshd waits for.
-pub fn command(program: &Program) -> u8 {
+/// What a session turns out to be for.
+pub enum Work {
+    Command(Program),
+    /// It is done already, with this status.
+    Done(u8),
+}
+
+/// Does the session's work to its end, in the process that sshd waits for. `work` is asked in the
+/// supervisor: where it has to wait for its frame, all that comes before the command is done.
+pub fn command(work: impl FnOnce() -> Work) -> u8 {
     let forked = pipe2(OFlag::O_CLOEXEC).and_then(|pipe| Ok((pipe, sys::fork()?)));
     match forked {
         Ok(((status, report), ForkResult::Parent { .. })) => {
@@ -62,7 +70,7 @@ pub fn command(program: &Program) -> u8 {
         }
         Ok(((status, report), ForkResult::Child)) => {
             drop(status);
-            supervise(program, report);
+            supervise(work, report);
             std::process::exit(0);
         }
         Err(e) => {
@@ -72,7 +80,7 @@ pub fn command(program: &Program) -> u8 {
     }
 }
 
-fn supervise(program: &Program, report: OwnedFd) {
+fn supervise(work: impl FnOnce() -> Work, report: OwnedFd) {
     let mut watched = SigSet::empty();
     watched.add(Signal::SIGCHLD);
     watched.add(PARENT_DIED);
@@ -80,15 +88,15 @@ fn supervise(program: &Program, report: OwnedFd) {
     let prepared = SigSet::all()
         .thread_block()
         .and_then(|()| prctl::set_pdeathsig(PARENT_DIED))
-        .and_then(|()| prctl::set_child_subreaper(true))
         .and_then(|()| SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC));
     if getppid() != shell {
         return;
     }
     let status = match prepared {
-        Ok(signals) => match authority::register() {
-            Ok(()) => attend(program, &signals),
-            Err(e) => refused(format!("the guest's init does not answer: {e}").as_bytes(), 126),
+        Ok(signals) => match work() {
+            Work::Command(program) => supervised(&program, &signals),
+            // What a run's start left behind is PID 1's, and not waited for.
+            Work::Done(status) => return tell(report, status),
         },
         Err(e) => refused(e.desc().as_bytes(), 126),
     };
@@ -99,9 +107,25 @@ fn supervise(program: &Program, report: OwnedFd) {
     // From here on nobody's death matters but the children's own.
     let _infallible = prctl::set_pdeathsig(None);
     let _kept_open = let_go();
-    // The shell may have been killed: then nobody asks.
-    let _unasked = std::fs::File::from(report).write_all(&[status]);
+    tell(report, status);
     while !matches!(waitpid(None, None), Err(e) if e != Errno::EINTR) {}
+}
+
+/// The shell may have been killed: then nobody asks.
+fn tell(report: OwnedFd, status: u8) {
+    let _unasked = std::fs::File::from(report).write_all(&[status]);
+}
+
+/// Runs the command below this process, which is known to PID 1 before.
+fn supervised(program: &Program, signals: &SignalFd) -> Option<u8> {
+    // Only now: it would adopt what a run's start leaves behind.
+    if let Err(e) = prctl::set_child_subreaper(true) {
+        return refused(e.desc().as_bytes(), 126);
+    }
+    match authority::register() {
+        Ok(()) => attend(program, signals),
+        Err(e) => refused(format!("the guest's init does not answer: {e}").as_bytes(), 126),
+    }
 }
 
 fn refused(why: &[u8], status: u8) -> Option<u8> {

@@ -265,8 +265,9 @@ fn details(error: &Error) -> Vec<String> {
     let files: Vec<FileChange> =
         details.get("files").and_then(|f| serde_json::from_value(f.clone()).ok()).unwrap_or_default();
     lines.extend(files.iter().take(10).map(|f| format!("{} {}", f.status, one_line(&f.path.to_text()))));
-    if files.len() > 10 {
-        lines.push(format!("and {} more", files.len() - 10));
+    let total = details.get("total").and_then(serde_json::Value::as_u64).unwrap_or(files.len() as u64);
+    if total > 10 {
+        lines.push(format!("and {} more", total - 10));
     }
     lines
 }

@@ -14,9 +14,9 @@ use crate::workspace::ensure_static_target;
 use crate::{base_image, engine, say};
 
 /// Prints what must not be in the guest, and ends with 0 only where nothing was found.
-const NO_KEY: &str = "! env | grep -iE 'api.?key|secret' && echo 'no key in the environment'";
+const NO_KEY: &str = r#"env | grep -iE "api.?key|secret" && exit 1; echo "no key in the environment""#;
 /// A call to an address outside; the guest has no interface that leads there.
-const CALL: &str = "import socket; socket.create_connection(('192.0.2.1', 443), 3)";
+const CALL: &str = r#"import socket; socket.create_connection(("192.0.2.1", 443), 3)"#;
 
 /// Sets up, builds, plays.
 pub fn run(profile: Profile) -> Result<()> {

@@ -29,13 +29,22 @@ pub fn line(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)
-        .map(
-            |word| {
-                if word.is_empty() || word.contains(char::is_whitespace) { format!("'{word}'").into() } else { word }
-            },
-        )
+        .map(|word| quoted(&word))
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,~*".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    // In the quotes that need no escape, where that is possible.
+    if word.contains('\'') && !word.contains(['"', '$', '`', '\\', '!']) {
+        return format!("\"{word}\"");
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Runs to the end with our own streams; an exit status other than 0 is an error.

@@ -6,7 +6,7 @@ use protocol::transfer::ApplyParams;
 use super::{Outcome, Session};
 use crate::printer::Printer;
 use crate::render::ink::Style;
-use crate::render::text::{counted, one_line, short_checkpoint, width};
+use crate::render::text::{changes, one_line, short_checkpoint, width};
 use crate::wait;
 
 pub fn run(branch: Option<String>, session: &Session, printer: &Printer) -> Outcome {
@@ -23,12 +23,10 @@ pub fn run(branch: Option<String>, session: &Session, printer: &Printer) -> Outc
         return Ok(0);
     };
     printer.line(&format!(
-        "branch {} is at {}: {} added, {} changed, {} deleted",
+        "branch {} is at {}: {}",
         printer.data(Style::Bold, &branch),
         printer.data(Style::Yellow, &short_checkpoint(commit)),
-        counted(result.added, "file"),
-        result.changed,
-        result.deleted
+        changes(result.added, result.changed, result.deleted)
     ));
     if !result.flagged.is_empty() {
         printer.warn("programs on this computer may run or obey these; read them before you merge:");

@@ -13,7 +13,7 @@ use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::patch;
 use crate::render::table::Cell;
-use crate::render::text::{ago, counted, delta, one_line, short_checkpoint, short_run};
+use crate::render::text::{ago, changes, counted, delta, one_line, short_checkpoint, short_run};
 use crate::wait;
 
 pub fn checkpoint(label: Option<String>, session: &Session, printer: &Printer) -> Outcome {
@@ -26,17 +26,17 @@ pub fn checkpoint(label: Option<String>, session: &Session, printer: &Printer) -
     let checkpoint = &result.checkpoint;
     let id = short_checkpoint(&checkpoint.id);
     if result.created {
-        printer.line(&format!("checkpoint {}: {}", printer.data(Style::Yellow, &id), counts(checkpoint)));
+        printer.line(&format!(
+            "checkpoint {}: {}",
+            printer.data(Style::Yellow, &id),
+            changes(checkpoint.added, checkpoint.changed, checkpoint.deleted)
+        ));
     } else {
         let made = ago(checkpoint.time, Timestamp::now());
         printer.line(&format!("nothing changed since checkpoint {} ({made})", printer.data(Style::Yellow, &id)));
     }
     printer.notes(&result.notes);
     Ok(0)
-}
-
-fn counts(c: &CheckpointView) -> String {
-    format!("{} added, {} changed, {} deleted", counted(c.added, "file"), c.changed, c.deleted)
 }
 
 pub fn log(limit: u32, session: &Session, printer: &Printer) -> Outcome {
@@ -164,7 +164,9 @@ pub fn rollback(to: &str, paths: &[OsString], session: &Session, printer: &Print
     };
     let target = short_checkpoint(&result.target);
     let target = printer.data(Style::Yellow, &target);
-    printer.line(&format!("{what} as it was at {} ({target}): {}", one_line(to), counts(&result.checkpoint)));
+    let c = &result.checkpoint;
+    let counts = changes(c.added, c.changed, c.deleted);
+    printer.line(&format!("{what} as it was at {} ({target}): {counts}", one_line(to)));
     printer.next_of(&[("vcodingctl rollback @~1", "the way back")]);
     Ok(0)
 }

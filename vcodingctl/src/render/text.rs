@@ -145,6 +145,19 @@ pub fn counted(n: impl Into<i128>, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// `2 files added, 1 deleted`: what there is none of is not named.
+pub fn changes(added: u64, changed: u64, deleted: u64) -> String {
+    let mut said = Vec::new();
+    for (n, what) in [(added, "added"), (changed, "changed"), (deleted, "deleted")] {
+        match (n, said.is_empty()) {
+            (0, _) => {}
+            (n, true) => said.push(format!("{} {what}", counted(n, "file"))),
+            (n, false) => said.push(format!("{n} {what}")),
+        }
+    }
+    if said.is_empty() { "no file changed".into() } else { said.join(", ") }
+}
+
 /// `+3 −1`.
 pub fn delta(added: u64, deleted: u64) -> String {
     format!("+{added} −{deleted}")
@@ -171,6 +184,14 @@ pub fn word(value: impl serde::Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_name_what_there_is() {
+        assert_eq!(changes(0, 0, 0), "no file changed");
+        assert_eq!(changes(0, 1, 0), "1 file changed");
+        assert_eq!(changes(2, 1, 3), "2 files added, 1 changed, 3 deleted");
+        assert_eq!(changes(0, 0, 1), "1 file deleted");
+    }
 
     #[test]
     fn a_strangers_text_cannot_drive_the_terminal() {

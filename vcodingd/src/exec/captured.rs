@@ -36,7 +36,6 @@ async fn run(pool: &Pool, frame: guest::Frame, stdin: Vec<u8>, limit: usize) -> 
     let frame = Bytes::from(frame.encode()?);
     let mut session = pool.session(None).await?;
     let (reader, writer) = session.halves();
-    writer.exec().await?;
     writer.send(frame).await?;
     let mut end = End::default();
     let mut captured = Captured { status: 0, stdout: Vec::new(), stderr: Vec::new() };

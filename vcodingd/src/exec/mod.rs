@@ -97,7 +97,6 @@ async fn run(
     let mut outlets = Outlets::new(descriptors.next(), descriptors.next(), session.company());
 
     let (reader, writer) = session.halves();
-    writer.exec().await?;
     if pty.is_some() {
         outlets.out(ready(reader).await?).await?;
     }

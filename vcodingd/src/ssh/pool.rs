@@ -9,7 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use guest::frame;
 use protocol::WorkspaceId;
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -86,6 +90,14 @@ pub(super) struct Shared {
 struct Lane {
     connection: Arc<Connection>,
     commands: usize,
+    /// A session whose shell waits for a frame; made while the connection is idle.
+    armed: Option<Channel<Msg>>,
+}
+
+impl Lane {
+    fn new(connection: Arc<Connection>, commands: usize) -> Self {
+        Self { connection, commands, armed: None }
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -113,7 +125,7 @@ impl Pool {
             tasks: TaskTracker::new(),
         });
         let first = shared.make(None, PATIENCE).await?;
-        shared.lanes().push(Lane { connection: Arc::new(first), commands: 0 });
+        shared.lanes().push(Lane::new(Arc::new(first), 0));
         let refill = tokio::spawn(shared.clone().keep_warm());
         Ok(Self { inner: Arc::new(Inner { shared, refill: Mutex::new(Some(refill)) }) })
     }
@@ -123,7 +135,8 @@ impl Pool {
         if self.inner.shared.by_stream.load(Ordering::Relaxed) { "stream" } else { "socket" }
     }
 
-    /// A channel for one command.
+    /// A session for one command, whose shell waits for a frame or soon will: a refusal comes as
+    /// [`super::Message::Refused`].
     ///
     /// # Errors
     /// [`Error::Unreachable`] and [`Error::WrongPeer`] if no connection can be had,
@@ -132,16 +145,21 @@ impl Pool {
         let shared = &self.inner.shared;
         let mut last = Error::Lost;
         for _ in 0..ATTEMPTS {
-            let lease = match shared.lend() {
-                Some(lease) => lease,
-                None => shared.make_and_lend().await?,
+            let (lease, armed) = match shared.lend(pty.is_none()) {
+                Some(lent) => lent,
+                None => shared.make_and_lend(pty.is_none()).await?,
             };
+            if let Some(channel) = armed.and_then(still_armed) {
+                return Ok(Session::new(channel, lease));
+            }
             match lease.connection.open().await {
                 Ok(channel) => {
                     let mut session = Session::new(channel, lease);
+                    let (_, writer) = session.halves();
                     if let Some(pty) = pty {
-                        session.halves().1.request_pty(pty).await?;
+                        writer.request_pty(pty).await?;
                     }
+                    writer.exec().await?;
                     return Ok(session);
                 }
                 Err(error) => {
@@ -185,6 +203,20 @@ impl Pool {
     }
 
     #[cfg(test)]
+    pub(crate) fn armed(&self) -> usize {
+        self.inner.shared.lanes().iter().filter(|lane| lane.armed.is_some()).count()
+    }
+
+    /// All that the guest has sent on every connection until now has come.
+    #[cfg(test)]
+    pub(crate) async fn round_trips(&self) {
+        let connections: Vec<_> = self.inner.shared.lanes().iter().map(|lane| lane.connection.clone()).collect();
+        for connection in connections {
+            connection.open().await.unwrap().close().await.unwrap();
+        }
+    }
+
+    #[cfg(test)]
     pub(crate) fn counts(&self) -> Vec<usize> {
         self.inner.shared.lanes().iter().map(|lane| lane.commands).collect()
     }
@@ -203,32 +235,34 @@ impl Shared {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection with the fewest commands.
-    fn lend(self: &Arc<Self>) -> Option<Lease> {
+    /// The connection with the fewest commands, at best one that is armed, with its session if
+    /// `armed` asks for it.
+    fn lend(self: &Arc<Self>, armed: bool) -> Option<(Lease, Option<Channel<Msg>>)> {
         let mut lanes = self.lanes();
         lanes.retain(|lane| lane.commands > 0 || lane.connection.is_usable());
         let best = lanes
             .iter_mut()
             .filter(|lane| lane.commands < SHARED && lane.connection.is_usable() && !lane.connection.is_stalled())
-            .min_by_key(|lane| lane.commands);
-        let lease = best.map(|lane| {
+            .min_by_key(|lane| (lane.commands, lane.armed.is_some() != armed));
+        let lent = best.map(|lane| {
             lane.commands += 1;
-            Lease { shared: self.clone(), connection: lane.connection.clone(), over: false }
+            let channel = if armed { lane.armed.take() } else { None };
+            (Lease { shared: self.clone(), connection: lane.connection.clone(), over: false }, channel)
         });
         drop(lanes);
         self.wanted.notify_one();
-        lease
+        lent
     }
 
-    async fn make_and_lend(self: &Arc<Self>) -> Result<Lease> {
+    async fn make_and_lend(self: &Arc<Self>, armed: bool) -> Result<(Lease, Option<Channel<Msg>>)> {
         let _turn = self.making.acquire().await.map_err(|_| Error::Closed)?;
         // Whoever was before us may have left one.
-        if let Some(lease) = self.lend() {
-            return Ok(lease);
+        if let Some(lent) = self.lend(armed) {
+            return Ok(lent);
         }
         let connection = Arc::new(self.make(None, Duration::ZERO).await?);
-        self.lanes().push(Lane { connection: connection.clone(), commands: 1 });
-        Ok(Lease { shared: self.clone(), connection, over: false })
+        self.lanes().push(Lane::new(connection.clone(), 1));
+        Ok((Lease { shared: self.clone(), connection, over: false }, None))
     }
 
     /// One more connection, by the carrier that answers: the socket, or, where it stays silent
@@ -336,21 +370,25 @@ impl Shared {
         self.provider.carrier_stream(id).await.map_err(|e| Error::Unreachable { id: id.clone(), why: e.to_string() })
     }
 
-    /// Makes connections while too few are idle.
+    /// Makes connections while too few are idle, and arms those that are.
     async fn keep_warm(self: Arc<Self>) {
         let mut pause = RETRY.0;
         loop {
-            if !self.is_short() {
+            let done = if let Some(connection) = self.unarmed() {
                 tokio::select! {
                     () = self.closing.cancelled() => return,
-                    () = self.wanted.notified() => continue,
+                    armed = self.arm(&connection) => armed.map(|()| pause = RETRY.0),
                 }
-            }
-            match self.make(None, Duration::ZERO).await {
-                Ok(connection) => {
-                    pause = RETRY.0;
-                    self.lanes().push(Lane { connection: Arc::new(connection), commands: 0 });
+            } else if self.is_short() {
+                self.make(None, Duration::ZERO).await.map(|made| self.lanes().push(Lane::new(Arc::new(made), 0)))
+            } else {
+                tokio::select! {
+                    () = self.closing.cancelled() => return,
+                    () = self.wanted.notified() => Ok(()),
                 }
+            };
+            match done {
+                Ok(()) => {}
                 Err(Error::Closed) => return,
                 Err(error) => {
                     tracing::warn!(%error, "no warm connection");
@@ -367,6 +405,25 @@ impl Shared {
         let mut lanes = self.lanes();
         lanes.retain(|lane| lane.commands > 0 || lane.connection.is_usable());
         lanes.len() < MOST && lanes.iter().filter(|lane| lane.commands == 0).count() < WARM
+    }
+
+    /// An idle connection that is not armed.
+    fn unarmed(&self) -> Option<Arc<Connection>> {
+        let fits = |lane: &&Lane| lane.commands == 0 && lane.armed.is_none() && lane.connection.is_usable();
+        self.lanes().iter().find(fits).map(|lane| lane.connection.clone())
+    }
+
+    async fn arm(&self, connection: &Arc<Connection>) -> Result<()> {
+        let armed = async {
+            let channel = connection.open().await?;
+            channel.exec(true, frame::EXEC).await.map_err(|_| Error::Lost)?;
+            Ok(channel)
+        };
+        let channel = armed.await.inspect_err(|_| connection.mark_failed())?;
+        if let Some(lane) = self.lanes().iter_mut().find(|lane| Arc::ptr_eq(&lane.connection, connection)) {
+            lane.armed = Some(channel);
+        }
+        Ok(())
     }
 
     fn release(&self, connection: &Arc<Connection>) {
@@ -396,6 +453,18 @@ impl Shared {
 
     fn commands_on(&self, connection: &Arc<Connection>) -> usize {
         self.lanes().iter().find(|lane| Arc::ptr_eq(&lane.connection, connection)).map_or(1, |lane| lane.commands)
+    }
+}
+
+/// The session, unless its shell has gone meanwhile: then its end has come already.
+fn still_armed(mut channel: Channel<Msg>) -> Option<Channel<Msg>> {
+    loop {
+        match channel.wait().now_or_never() {
+            None => return Some(channel),
+            // The answer to what was asked for, and room for the frame.
+            Some(Some(ChannelMsg::Success | ChannelMsg::WindowAdjusted { .. })) => {}
+            Some(_) => return None,
+        }
     }
 }
 

@@ -165,7 +165,7 @@ impl Writer {
 
     /// Has the guest's shell read a frame. The answer is not waited for: a refusal comes as
     /// [`Message::Refused`].
-    pub async fn exec(&self) -> Result<()> {
+    pub(super) async fn exec(&self) -> Result<()> {
         self.half.exec(true, frame::EXEC).await.map_err(lost)
     }
 

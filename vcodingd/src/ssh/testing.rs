@@ -38,6 +38,10 @@ pub(crate) struct Seen {
     pub connections: AtomicUsize,
     /// Ends every connection that there is.
     sweep: Mutex<CancellationToken>,
+    /// Shells that wait for their frame.
+    pub waiting: AtomicUsize,
+    /// Ends those.
+    disarm: Mutex<CancellationToken>,
     /// Commands whose frame has come.
     pub started: AtomicUsize,
     /// Commands whose channel or connection went before they ended.
@@ -100,6 +104,12 @@ impl TestGuest {
         std::mem::take(&mut *self.seen.sweep.lock().unwrap()).cancel();
     }
 
+    /// As when every shell that waits for its frame is killed, and no sshd.
+    pub(crate) async fn kill_waiting(&self) {
+        std::mem::take(&mut *self.seen.disarm.lock().unwrap()).cancel();
+        self.seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 0).await;
+    }
+
     /// Somebody in the guest connects to the forwarded port.
     pub(crate) async fn connect(&self) -> Option<Channel<Msg>> {
         self.seen.until(|seen| !seen.forwards.lock().unwrap().is_empty()).await;
@@ -122,11 +132,17 @@ pub(crate) fn myself() -> InitProcess {
     InitProcess { pid: i32::try_from(std::process::id()).unwrap(), start_time }
 }
 
+/// More than both windows: neither side's russh reads while it writes, so that two that wait for
+/// each other to read would wait for ever. OpenSSH reads on.
+const CARRIER: usize = 8 << 20;
+
 /// One connection, as sshd in the guest would serve it.
-pub(crate) fn serve<S>(stream: S, keys: &Keys, seen: Arc<Seen>, script: Script)
+pub(crate) fn serve<S>(mut carrier: S, keys: &Keys, seen: Arc<Seen>, script: Script)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (stream, mut other) = tokio::io::duplex(CARRIER);
+    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut carrier, &mut other).await });
     let config = Arc::new(server::Config {
         keys: vec![keys.host_private()],
         preferred: Preferred { cipher: vec![cipher::AES_128_GCM].into(), ..Preferred::default() },
@@ -211,23 +227,51 @@ async fn shell(mut channel: Channel<Msg>, seen: Arc<Seen>, script: Script) {
         let head = input.first_chunk()?;
         Some(frame::HEAD + Frame::body_length(*head).unwrap())
     };
+    let mut waiting = None;
+    let disarm = seen.disarm.lock().unwrap().clone();
     while length(&input).is_none_or(|length| input.len() < length) {
-        match channel.wait().await {
+        let message = tokio::select! {
+            message = channel.wait() => message,
+            () = disarm.cancelled(), if waiting.is_some() => return drop(channel.close().await),
+        };
+        match message {
             Some(ChannelMsg::RequestPty { col_width, row_height, .. }) => terminal = Some((col_width, row_height)),
-            Some(ChannelMsg::Exec { .. }) if terminal.is_some() => {
-                channel.data_bytes(vec![frame::READY]).await.unwrap();
+            Some(ChannelMsg::Exec { .. }) => {
+                waiting = Some(Waiting::new(seen.clone()));
+                if terminal.is_some() {
+                    channel.data_bytes(vec![frame::READY]).await.unwrap();
+                }
             }
             Some(ChannelMsg::Data { data }) => input.extend_from_slice(&data),
             Some(_) => {}
             None => return,
         }
     }
+    drop(waiting);
     let rest = input.split_off(length(&input).unwrap());
     let frame = Frame::decode(&input[frame::HEAD..]).unwrap();
     let (read, write) = channel.split();
     seen.started.fetch_add(1, Ordering::SeqCst);
     seen.changed.notify_waiters();
     script(frame, Side { read, write, rest, terminal, seen, over: false }).await;
+}
+
+/// Counts a shell as long as it waits.
+struct Waiting(Arc<Seen>);
+
+impl Waiting {
+    fn new(seen: Arc<Seen>) -> Self {
+        seen.waiting.fetch_add(1, Ordering::SeqCst);
+        seen.changed.notify_waiters();
+        Self(seen)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
 }
 
 /// The guest's side of one command.

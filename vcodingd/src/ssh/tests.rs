@@ -11,7 +11,6 @@ use super::*;
 
 async fn status(session: &mut Session, frame: &Frame) -> Option<u8> {
     let (reader, writer) = session.halves();
-    writer.exec().await.unwrap();
     writer.send(frame.encode().unwrap()).await.unwrap();
     loop {
         if let Message::Status(status) = reader.next().await? {
@@ -106,6 +105,41 @@ async fn after_every_connection_was_killed_the_next_command_works() {
     drop(session);
     // The first may have been on a connection that was just about to go; it says so.
     if first.is_none() {
+        let mut session = pool.session(None).await.unwrap();
+        assert_eq!(status(&mut session, &Frame::exec(["true"])).await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_are_armed_and_a_command_costs_no_session() {
+    let guest = TestGuest::start();
+    let pool = guest.pool().await;
+    guest.seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 3).await;
+    for n in 0..20 {
+        let mut session = pool.session(None).await.unwrap();
+        assert_eq!(status(&mut session, &Frame::exec(["exit", "7"])).await, Some(7), "{n}");
+        session.finish().await;
+        // Armed again behind it.
+        guest.seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 3).await;
+    }
+    // A terminal has to be asked for before the shell starts: it leaves the armed session alone.
+    let pty = Pty { term: "xterm".into(), columns: 80, rows: 24 };
+    let mut session = pool.session(Some(&pty)).await.unwrap();
+    assert_eq!(pool.armed(), 3);
+    assert_eq!(session.halves().0.next().await, Some(Message::Output(vec![guest::frame::READY].into())));
+}
+
+#[tokio::test]
+async fn an_armed_session_whose_shell_was_killed_is_not_used() {
+    let guest = TestGuest::start();
+    let pool = guest.pool().await;
+    guest.seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 3).await;
+    while pool.armed() < 3 {
+        tokio::task::yield_now().await;
+    }
+    guest.kill_waiting().await;
+    pool.round_trips().await;
+    for _ in 0..3 {
         let mut session = pool.session(None).await.unwrap();
         assert_eq!(status(&mut session, &Frame::exec(["true"])).await, Some(0));
     }

@@ -150,20 +150,23 @@ impl Timeline {
         self.with(move |history, _| {
             let paths: Vec<Vec<u8>> = paths.into_iter().map(|p| p.0).collect();
             let diff = history.diff(from, to, &paths)?;
-            let files = diff.files.into_iter().map(|file| FileChange {
-                path: file.path.into(),
-                old_path: file.old_path.map(Into::into),
-                status: file.status,
-                added: file.lines.map(|(added, _)| added),
-                deleted: file.lines.map(|(_, deleted)| deleted),
-            });
             Ok(DiffResult {
                 from: from.to_string(),
                 to: to.to_string(),
-                files: files.collect(),
+                files: diff.files.into_iter().map(change).collect(),
                 patch: diff.patch.into(),
                 truncated: diff.truncated,
             })
+        })
+        .await
+    }
+
+    /// The files in which the newest checkpoint differs from what was last taken home.
+    pub async fn unapplied(&self) -> Result<Vec<FileChange>, Error> {
+        self.with(|history, _| {
+            let Some(head) = history.head()? else { return Ok(Vec::new()) };
+            let Some(home) = history.applied()?.or(history.base()?) else { return Ok(Vec::new()) };
+            Ok(history.diff(home, head, &[])?.files.into_iter().map(change).collect())
         })
         .await
     }
@@ -183,6 +186,16 @@ impl Timeline {
             view(history, &done.checkpoint)
         })
         .await
+    }
+}
+
+fn change(file: history::FileChange) -> FileChange {
+    FileChange {
+        path: file.path.into(),
+        old_path: file.old_path.map(Into::into),
+        status: file.status,
+        added: file.lines.map(|(added, _)| added),
+        deleted: file.lines.map(|(_, deleted)| deleted),
     }
 }
 

@@ -22,6 +22,8 @@ use crate::provider::Walls;
 use crate::ssh::{Keys, Pool};
 use crate::timeline::{Cause, Ends, Paths, Timeline};
 
+/// Files of unapplied work that an error names.
+const LISTED: usize = 100;
 /// How often a guest with live runs is looked after.
 const LOOK: Duration = Duration::from_secs(5);
 /// Commands that wait for their turn; a caller beyond is told that the workspace is busy.
@@ -548,10 +550,14 @@ impl Actor {
                 self.checkpoint(Cause::of("destroy"), false).await?;
             }
             if self.ends.unapplied {
+                let mut files = self.timeline.unapplied().await.map_err(|e| failure::of_timeline(&e))?;
+                let total = files.len();
+                files.truncate(LISTED);
                 return Err(Error::new(
                     Kind::UnappliedWork,
                     format!("workspace {} holds work that was never applied", self.record.name),
                 )
+                .details(serde_json::json!({ "files": files, "total": total }))
                 .hint("vcodingctl diff shows it, vcodingctl apply takes it home, vcodingctl destroy --force ends it anyway"));
             }
         }

@@ -110,6 +110,8 @@ async fn work_that_was_never_applied_is_not_destroyed_by_mistake() {
     daemon.exec(&["write", "b.txt", "new"]).await;
     let refused = daemon.handle().destroy(false, false).await.unwrap_err();
     assert_eq!((refused.kind(), refused.kind().exit()), (Kind::UnappliedWork, 4));
+    assert_eq!(refused.data.details["total"], 1, "{refused:?}");
+    assert_eq!(refused.data.details["files"][0]["path"], "b.txt");
     daemon.handle().apply(None).await.unwrap();
     daemon.handle().destroy(false, false).await.unwrap();
     assert_eq!(world.containers().await, 0);
