@@ -93,10 +93,11 @@ fn supervise(work: impl FnOnce() -> Work, report: OwnedFd) {
         return;
     }
     let status = match prepared {
-        Ok(signals) => match work() {
-            Work::Command(program) => supervised(&program, &signals),
+        Ok(signals) => match authority::register().map(|()| work()) {
+            Ok(Work::Command(program)) => supervised(&program, &signals),
             // What a run's start left behind is PID 1's, and not waited for.
-            Work::Done(status) => return tell(report, status),
+            Ok(Work::Done(status)) => return tell(report, status),
+            Err(e) => refused(format!("the guest's init does not answer: {e}").as_bytes(), 126),
         },
         Err(e) => refused(e.desc().as_bytes(), 126),
     };
@@ -116,15 +117,12 @@ fn tell(report: OwnedFd, status: u8) {
     let _unasked = std::fs::File::from(report).write_all(&[status]);
 }
 
-/// Runs the command below this process, which is known to PID 1 before.
+/// Runs the command below this process, which adopts what the command leaves behind.
 fn supervised(program: &Program, signals: &SignalFd) -> Option<u8> {
-    // Only now: it would adopt what a run's start leaves behind.
-    if let Err(e) = prctl::set_child_subreaper(true) {
-        return refused(e.desc().as_bytes(), 126);
-    }
-    match authority::register() {
+    // Only now: it would adopt what a run's start leaves behind, too.
+    match prctl::set_child_subreaper(true) {
         Ok(()) => attend(program, signals),
-        Err(e) => refused(format!("the guest's init does not answer: {e}").as_bytes(), 126),
+        Err(e) => refused(e.desc().as_bytes(), 126),
     }
 }
 

@@ -18,6 +18,9 @@ use clap::error::ErrorKind;
 use printer::Printer;
 use protocol::{Error, Kind};
 
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,

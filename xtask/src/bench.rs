@@ -17,19 +17,32 @@ use crate::workspace::ensure_static_target;
 use crate::{base_image, engine, say};
 use world::World;
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    All,
+    Exec,
+    Files,
+}
+
 /// Builds in release, makes a world of its own, measures, prints.
-pub fn run() -> Result<()> {
+pub fn run(part: Part) -> Result<()> {
     ensure_static_target(true)?;
     let engine = engine::ensure()?;
     base_image::ensure(&engine, base_image::DEBIAN)?;
     let programs = build::run(Profile::Release)?;
     let world = World::new(&programs)?;
     say::data(format_args!("machine: {} processors, load {}", std::thread::available_parallelism()?, load()));
-    exec::bench(&world)?;
-    for files in [1_000, 10_000] {
-        files::bench(&world, files)?;
+    if part != Part::Files {
+        exec::bench(&world)?;
+        world.daemon_memory("one idle guest")?;
     }
-    world.daemon_memory()?;
+    if part != Part::Exec {
+        for files in [1_000, 10_000] {
+            files::bench(&world, files)?;
+        }
+        world.daemon_memory("after everything")?;
+    }
     Ok(())
 }
 

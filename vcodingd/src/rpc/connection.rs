@@ -286,7 +286,7 @@ async fn dispatch(
     };
     if audited(name) {
         let outcome = outcome_of(&answered);
-        tracing::info!(method = name, outcome, "call");
+        tracing::debug!(method = name, outcome, "call");
         shared
             .audit
             .record(audit::Entry {

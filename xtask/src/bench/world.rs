@@ -111,13 +111,13 @@ impl World {
         Ok(peer)
     }
 
-    pub fn daemon_memory(&self) -> Result<()> {
+    pub fn daemon_memory(&self, when: &str) -> Result<()> {
         let file = std::fs::read_to_string(self.dir.join("state/daemon.json"))?;
         let pid = serde_json::from_str::<serde_json::Value>(&file)?["pid"].to_string();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let rss = status.lines().find(|l| l.starts_with("VmRSS")).unwrap_or("VmRSS unknown");
         say::data(format_args!(
-            "\nthe daemon's resident memory at the end: {}",
+            "\nthe daemon's resident memory, {when}: {}",
             rss.trim_start_matches("VmRSS:").trim()
         ));
         Ok(())
