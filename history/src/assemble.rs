@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use crate::cache::{Cache, Seen, Tree};
 use crate::object::Kind;
 use crate::pack::{Deflater, Writer};
 use crate::tree::{self, Entry, Mode, Strict};
@@ -18,79 +19,105 @@ pub(crate) struct Assembled {
     pub(crate) root: Id,
     /// The entries of trees that were not in the store before.
     pub(crate) new: HashMap<Id, Vec<Entry>>,
+    /// Of every directory that is in it, for the next time.
+    pub(crate) trees: HashMap<Vec<u8>, Tree>,
     /// Directories that are not in it, since only left-out things lie in them; what lies in a directory comes before it.
     pub(crate) hollow: Vec<Vec<u8>>,
 }
 
+/// `cache` saves making the tree of a directory in which nothing changed.
 pub(crate) fn assemble(
-    walked: &Walked,
+    walked: &mut Walked,
     writer: &Writer<'_>,
+    cache: &Cache,
     reference: impl Fn(&[u8]) -> Result<Option<Entry>>,
 ) -> Result<Assembled> {
     let mut deflater = Deflater::new();
-    let (mut new, mut hollow) = (HashMap::new(), Vec::new());
+    let mut assembled =
+        Assembled { root: Id::EMPTY_TREE, new: HashMap::new(), trees: HashMap::new(), hollow: Vec::new() };
     let mut done: HashMap<&[u8], Option<Entry>> = HashMap::new();
     // Backwards: what lies in a directory has its path as a prefix, so it comes before it.
-    for (path, listing) in walked.listings.iter().rev() {
+    for (path, listing) in walked.listings.iter_mut().rev() {
         if path.is_empty() && listing.broken {
             return Err(Error::damaged("the work tree cannot be listed"));
         }
+        // As the cache has them; it came so from all but large directories.
+        listing.held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let name = names::split(path).1.to_vec();
         let entry = if listing.broken {
             reference(path)?
+        } else if let Some(others) = others(path, listing, &mut done, &reference)? {
+            let id = match cache.tree(path) {
+                Some(tree) if tree.others == others && same(cache.directory(path), listing) => tree.id,
+                _ => write(files(listing).chain(others.iter().cloned()), writer, &mut deflater, &mut assembled.new)?,
+            };
+            assembled.trees.insert(path.clone(), Tree { id, others });
+            Some(Entry { name, mode: Mode::Directory, id })
         } else {
-            match entries(path, listing, &mut done, &reference)? {
-                Some(entries) => {
-                    let id = write(entries, writer, &mut deflater, &mut new)?;
-                    Some(Entry { name, mode: Mode::Directory, id })
-                }
-                None => {
-                    hollow.push(path.clone());
-                    None
-                }
-            }
+            assembled.hollow.push(path.clone());
+            None
         };
         done.insert(path, entry);
     }
-    let root = done.remove(b"".as_slice()).flatten().map_or(Id::EMPTY_TREE, |entry| entry.id);
-    Ok(Assembled { root, new, hollow })
+    if let Some(root) = done.remove(b"".as_slice()).flatten() {
+        assembled.root = root.id;
+    }
+    Ok(assembled)
 }
 
-/// The entries of one directory; `None` if it is not in the tree at all.
-fn entries(
+fn files(listing: &Listing) -> impl Iterator<Item = Entry> {
+    let files = listing.held.iter().filter(|held| held.seen.is_some());
+    files.map(|held| Entry { name: held.name.clone(), mode: held.mode, id: held.id })
+}
+
+/// Whether the files are those that the cache has.
+fn same(known: &[(Vec<u8>, Seen)], listing: &Listing) -> bool {
+    let mut files = listing.held.iter().filter(|held| held.seen.is_some());
+    let all = known.iter().all(|(name, seen)| {
+        files.next().is_some_and(|held| held.name == *name && held.id == seen.id && held.mode == seen.key.mode())
+    });
+    all && files.next().is_none()
+}
+
+/// The entries of one directory that are no files, in git's order; `None` if it is not in the tree at all.
+fn others(
     path: &[u8],
     listing: &Listing,
     done: &mut HashMap<&[u8], Option<Entry>>,
     reference: &impl Fn(&[u8]) -> Result<Option<Entry>>,
 ) -> Result<Option<Vec<Entry>>> {
-    let mut entries: Vec<Entry> = Vec::with_capacity(listing.held.len() + listing.directories.len());
-    entries.extend(listing.held.iter().map(|held| Entry { name: held.name.clone(), mode: held.mode, id: held.id }));
+    let links = listing.held.iter().filter(|held| held.seen.is_none());
+    let mut others: Vec<Entry> =
+        links.map(|held| Entry { name: held.name.clone(), mode: held.mode, id: held.id }).collect();
     let mut holds_more = listing.holds_more;
     for name in &listing.directories {
         match done.remove(names::join(path, name).as_slice()).flatten() {
-            Some(entry) => entries.push(entry),
+            Some(entry) => others.push(entry),
             None => holds_more = true,
         }
     }
     for name in &listing.failed {
         match reference(&names::join(path, name))? {
-            Some(entry) => entries.push(entry),
+            Some(entry) => others.push(entry),
             None => holds_more = true,
         }
     }
-    let hollow = entries.is_empty() && holds_more && !path.is_empty();
+    let empty = others.is_empty() && files(listing).next().is_none();
+    let hollow = empty && holds_more && !path.is_empty();
     if hollow && !reference(path)?.is_some_and(|entry| entry.mode.is_directory()) {
         return Ok(None);
     }
-    Ok(Some(entries))
+    others.sort_unstable_by(tree::order);
+    Ok(Some(others))
 }
 
 fn write(
-    mut entries: Vec<Entry>,
+    entries: impl Iterator<Item = Entry>,
     writer: &Writer<'_>,
     deflater: &mut Deflater,
     new: &mut HashMap<Id, Vec<Entry>>,
 ) -> Result<Id> {
+    let mut entries: Vec<Entry> = entries.collect();
     let bytes = tree::write(&mut entries, Strict::History)
         .map_err(|why| Error::damaged(format!("the scan made a tree that is none: {why}")))?;
     let id = crate::object::id(Kind::Tree, &bytes)?;

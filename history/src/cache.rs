@@ -15,6 +15,7 @@ use std::path::Path;
 use fs::{Stat, Time};
 
 use crate::record::{self, Durability, Fields, Reader};
+use crate::tree::{Entry, Mode};
 use crate::{Id, Result};
 
 const MAGIC: &[u8; 8] = b"VCSCAN01";
@@ -37,6 +38,10 @@ pub(crate) struct Key {
 impl Key {
     pub(crate) fn of(stat: &Stat) -> Self {
         Self { dev: stat.dev, ino: stat.ino, size: stat.size, mode: stat.mode, mtime: stat.mtime, ctime: stat.ctime }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        if self.mode & 0o100 != 0 { Mode::Executable } else { Mode::File }
     }
 
     fn changed_ms(&self) -> i64 {
@@ -70,15 +75,33 @@ pub(crate) fn racy(key: &Key, start_ms: i64) -> bool {
     key.changed_ms() >= start_ms - GRAIN_MS
 }
 
+/// The tree of a directory, which stands for the files that the cache has of it and for these other entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tree {
+    pub(crate) id: Id,
+    /// In git's order.
+    pub(crate) others: Vec<Entry>,
+}
+
 /// By directory: the files' names, sorted, and how they were seen.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(crate) struct Cache {
     directories: HashMap<Vec<u8>, Vec<(Vec<u8>, Seen)>>,
+    /// Not saved: a tree is quickly made again.
+    trees: HashMap<Vec<u8>, Tree>,
 }
 
 impl Cache {
     pub(crate) fn directory(&self, path: &[u8]) -> &[(Vec<u8>, Seen)] {
         self.directories.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn tree(&self, path: &[u8]) -> Option<&Tree> {
+        self.trees.get(path)
+    }
+
+    pub(crate) fn set_trees(&mut self, trees: HashMap<Vec<u8>, Tree>) {
+        self.trees = trees;
     }
 
     /// Sets what is known of a directory's files.

@@ -64,7 +64,7 @@ impl History {
         }
         self.mark_run(meta, id)?;
         let notes = notes(&scanned);
-        self.remember(remember(scanned.walked), scanned.read)?;
+        self.remember(remember(scanned.walked, scanned.assembled.trees), scanned.read)?;
         let checkpoint = if created { self.checkpoint_at(id)? } else { parent };
         Ok(Checkpointed { checkpoint, created, notes })
     }

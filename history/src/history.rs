@@ -134,6 +134,16 @@ impl History {
         if self.unsaved > MAX_UNSAVED { self.save_cache() } else { Ok(()) }
     }
 
+    /// Forgets what every file was seen as; the saved copy goes with the next thing that is made durable beside it.
+    pub(crate) fn forget(&mut self) -> Result<()> {
+        self.cache = Cache::default();
+        let path = self.host.join("scan-cache");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
     fn save_cache(&mut self) -> Result<()> {
         self.cache.save(&self.host.join("scan-cache"))?;
         self.unsaved = 0;

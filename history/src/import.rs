@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fs::{Root, Stat};
 
 use crate::assemble::assemble;
-use crate::cache::{Key, Seen};
+use crate::cache::{Cache, Key, Seen};
 use crate::commit::{self, Checkpoint, Meta};
 use crate::compare::{compare, count};
 use crate::history::{BASE, HEAD, History, Owner};
@@ -79,9 +79,9 @@ impl History {
             writer: &writer,
             report: Mutex::new(Report { files: 0, bytes: 0, notes: Notes::default(), progress }),
         };
-        let walked = walk(&source, &rules, &copy, REMEMBERED)?;
+        let mut walked = walk(&source, &rules, &copy, REMEMBERED)?;
         let report = copy.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let assembled = assemble(&walked, &writer, |_| Ok(None))?;
+        let assembled = assemble(&mut walked, &writer, &Cache::default(), |_| Ok(None))?;
         for path in &assembled.hollow {
             // It was made before it was known that nothing in it is copied. If it holds something all the same, it stays.
             target.remove_dir(names::as_path(path))?;
@@ -96,9 +96,11 @@ impl History {
         let Notes { list, total } = merged(walked.left_out.clone(), walked.failures.clone());
         let kept_out = list.iter().map(|(path, _)| path.clone()).collect();
         Origin { head: tracked.head.clone(), kept_out }.save(&self.host.join("origin"))?;
+        // What the cache knows went by the rules of its time.
+        self.forget()?;
         rules.save(&self.host.join("rules"))?;
         self.rules = rules;
-        let mut cache = remember(walked);
+        let mut cache = remember(walked, assembled.trees);
         cache.mark_racy(now_ms());
         self.remember(cache, report.files)?;
         self.store.set_reference(HEAD, id)?;

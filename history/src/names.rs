@@ -26,6 +26,10 @@ pub(crate) fn refused(name: &[u8]) -> Option<&'static str> {
 /// Whether some file system or git would take `name` for `.git`: any case, trailing dots and spaces, an NTFS stream or short name,
 /// code points that HFS ignores.
 pub(crate) fn is_git_directory(name: &[u8]) -> bool {
+    // Nearly every name is told by its first byte: it is neither one of theirs nor begins a code point that HFS ignores.
+    if !matches!(name.first(), Some(b'.' | b'g' | b'G' | 0xe2 | 0xef)) {
+        return false;
+    }
     let visible = without_hfs_ignored(name);
     let stem = visible.split(|&byte| byte == b':').next().unwrap_or_default();
     let end = stem.iter().rposition(|byte| !matches!(byte, b'.' | b' ')).map_or(0, |last| last + 1);

@@ -60,7 +60,7 @@ impl History {
             let failures = scanned.walked.failures.lines();
             if scanned.assembled.root == target && failures.is_empty() {
                 notes.extend(crate::checkpoint::notes(&scanned));
-                self.remember(remember(scanned.walked), scanned.read)?;
+                self.remember(remember(scanned.walked, scanned.assembled.trees), scanned.read)?;
                 let checkpoint = self.append(&parent, target, meta)?;
                 return Ok(RolledBack { checkpoint, notes });
             }

@@ -1,5 +1,6 @@
 //! The work tree as it is now, as a tree object; what the store does not hold yet goes into the pack in the making.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fs::{Root, Stat};
 
 use crate::assemble::{Assembled, assemble};
-use crate::cache::{self, Cache, Key, Seen};
+use crate::cache::{self, Cache, Key, Seen, Tree};
 use crate::object::Kind;
 use crate::pack::{Deflater, Writer};
 use crate::rules::Rules;
@@ -53,14 +54,15 @@ pub(crate) fn scan(root: &Root, basis: &Basis<'_>, writer: &Writer<'_>) -> Resul
         start_ms: now_ms(),
         read: AtomicU64::new(0),
     };
-    let walked = walk(root, basis.rules, &visitor, NOTES)?;
-    let assembled = assemble(&walked, writer, |path| basis.store.lookup(basis.reference, path))?;
+    let mut walked = walk(root, basis.rules, &visitor, NOTES)?;
+    let assembled = assemble(&mut walked, writer, basis.cache, |path| basis.store.lookup(basis.reference, path))?;
     Ok(Scanned { assembled, walked, read: visitor.read.into_inner() })
 }
 
-/// The stat cache as a walk leaves it.
-pub(crate) fn remember(walked: Walked) -> Cache {
+/// The stat cache as a walk leaves it, with the trees that were made of it.
+pub(crate) fn remember(walked: Walked, trees: HashMap<Vec<u8>, Tree>) -> Cache {
     let mut cache = Cache::default();
+    cache.set_trees(trees);
     for (path, listing) in walked.listings {
         let seen = listing.held.into_iter().filter_map(|held| Some((held.name, held.seen?)));
         cache.put(&path, seen.collect());
@@ -101,6 +103,10 @@ impl Visitor for Scan<'_> {
 
     fn local(&self) -> Local {
         Local::new()
+    }
+
+    fn known(&self, path: &[u8]) -> &[(Vec<u8>, Seen)] {
+        self.cache.directory(path)
     }
 
     fn enter(&self, _path: &[u8]) -> Result<()> {

@@ -60,7 +60,7 @@ pub(crate) enum Strict {
 }
 
 /// Git's order: by bytes, a directory as if its name ended in a slash.
-fn order(a: &Entry, b: &Entry) -> Ordering {
+pub(crate) fn order(a: &Entry, b: &Entry) -> Ordering {
     let common = a.name.len().min(b.name.len());
     a.name[..common].cmp(&b.name[..common]).then_with(|| {
         let next = |entry: &Entry| match entry.name.get(common) {

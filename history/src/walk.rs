@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -50,6 +50,11 @@ pub(crate) trait Visitor: Sync {
     type Local;
 
     fn local(&self) -> Self::Local;
+
+    /// The files of a directory of which it is known that they are in the history, sorted by name: the rules are not asked again.
+    fn known(&self, _path: &[u8]) -> &[(Vec<u8>, Seen)] {
+        &[]
+    }
 
     /// A directory is about to be walked. Errors of a visitor end the walk.
     fn enter(&self, path: &[u8]) -> Result<()>;
@@ -232,10 +237,18 @@ impl<V: Visitor> Walk<'_, V> {
         let mut listing = Listing { holds_more: only_kept, ..Listing::default() };
         let mut left_out = Vec::new();
         let (mut leaves, mut jobs) = (Vec::new(), Vec::new());
-        for entry in directory.entries().map_err(|error| error.to_string())? {
-            let entry = entry.map_err(|error| error.to_string())?;
-            self.names.fetch_add(1, Ordering::Relaxed);
+        let entries = directory.entries().and_then(Iterator::collect::<fs::Result<Vec<_>>>);
+        let mut entries = entries.map_err(|error| error.to_string())?;
+        self.names.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        // As what is known of them is sorted: looking it up goes forward through memory.
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut known = self.visitor.known(path);
+        for entry in entries {
             let name = entry.name.as_bytes();
+            if entry.kind == Kind::File && goes_on_with(&mut known, name) {
+                leaves.push((entry.name, entry.kind));
+                continue;
+            }
             let is_directory = entry.kind == Kind::Directory;
             if let Some(why) = outside(path, name, entry.kind, scope) {
                 listing.holds_more = true;
@@ -272,8 +285,6 @@ impl<V: Visitor> Walk<'_, V> {
         mut names: Vec<(OsString, Kind)>,
     ) -> Result<()> {
         let directory = Arc::new(directory);
-        // Sorted, since what is known of them is: looking it up goes forward through memory.
-        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut batches = Vec::new();
         while names.len() > BATCH {
             let names = names.split_off(names.len() - BATCH);
@@ -292,7 +303,7 @@ impl<V: Visitor> Walk<'_, V> {
                 Kind::Symlink => self.visitor.link(local, place, &name)?,
                 _ => self.visitor.file(local, place, &name)?,
             };
-            let name = name.as_bytes().to_vec();
+            let name = name.into_vec();
             match leaf {
                 Leaf::Held { mode, id, seen } => listing.held.push(Held { name, mode, id, seen }),
                 Leaf::LeftOut(why) => {
@@ -323,6 +334,18 @@ impl<V: Visitor> Walk<'_, V> {
         listing.failed.extend(part.failed);
         listing.holds_more |= part.holds_more;
     }
+}
+
+/// Whether `name` is the next of the `known` ones; those before it are gone.
+fn goes_on_with(known: &mut &[(Vec<u8>, Seen)], name: &[u8]) -> bool {
+    while let Some(((first, _), rest)) = known.split_first() {
+        match first.as_slice().cmp(name) {
+            std::cmp::Ordering::Less => *known = rest,
+            std::cmp::Ordering::Equal => return true,
+            std::cmp::Ordering::Greater => return false,
+        }
+    }
+    false
 }
 
 /// Why a name is outside of every history, whatever the rules say; an empty reason is not worth a note.
