@@ -116,10 +116,7 @@ impl World {
         let pid = serde_json::from_str::<serde_json::Value>(&file)?["pid"].to_string();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let rss = status.lines().find(|l| l.starts_with("VmRSS")).unwrap_or("VmRSS unknown");
-        say::data(format_args!(
-            "\nthe daemon's resident memory, {when}: {}",
-            rss.trim_start_matches("VmRSS:").trim()
-        ));
+        say::data(format_args!("\nthe daemon's resident memory, {when}: {}", rss.trim_start_matches("VmRSS:").trim()));
         Ok(())
     }
 }
