@@ -33,7 +33,7 @@ pub fn run(profile: Profile) -> Result<()> {
 }
 
 fn play(stage: &Stage) -> Result<()> {
-    stage.tell("A small shop with a failing test. One command makes a sealed computer from its Dockerfile.");
+    stage.tell("A small shop with a failing test.\n# One command makes a sealed computer from its Dockerfile.");
     stage.ctl(&["up"], Ends::Well)?;
     stage.tell("Commands run in there, attached, with their own exit status. The test fails:");
     stage.ctl(&["exec", "--", "python3", "-m", "pytest", "-q"], Ends::With(1))?;

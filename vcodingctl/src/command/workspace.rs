@@ -33,13 +33,9 @@ pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
 /// What it is, what isolates it, what is not in it.
 fn arrived(result: &UpResult, printer: &Printer) {
     let view = &result.workspace;
-    let mut facts = vec![one_line(&view.project.display().to_string())];
-    facts.extend(view.image.as_deref().map(one_line));
-    if result.created {
-        facts.push(format!("{} copied in", counted(result.files, "file")));
-    }
     let name = printer.data(Style::Bold, view.name.as_str());
-    printer.line(&format!("{name} is {}: {}", word(view.phase), facts.join(", ")));
+    let copied = if result.created { format!(": {} copied in", counted(result.files, "file")) } else { String::new() };
+    printer.line(&format!("{name} is {}{copied}", word(view.phase)));
     if let Some(wall) = &result.wall {
         let [first, second] = wall::brief(wall, printer.ink());
         printer.line(&format!("  wall: {first}"));

@@ -1,5 +1,7 @@
 //! A unified patch, coloured as git does it.
 
+use std::borrow::Cow;
+
 use super::ink::{Ink, Style};
 use super::text::clean;
 
@@ -11,9 +13,11 @@ pub fn for_terminal(patch: &[u8], ink: Ink) -> String {
     // the hunk's header says how many lines it has.
     let mut left = (0, 0);
     for line in text.lines() {
-        out.push_str(&match style(line, &mut left) {
-            Some(style) => ink.paint(style, &clean(line)),
-            None => clean(line).into_owned(),
+        let style = style(line, &mut left);
+        let line = if style == Some(Style::Bold) { shortened(line) } else { line.into() };
+        out.push_str(&match style {
+            Some(style) => ink.paint(style, &clean(&line)),
+            None => clean(&line).into_owned(),
         });
         out.push('\n');
     }
@@ -43,6 +47,19 @@ fn style(line: &str, left: &mut (u64, u64)) -> Option<Style> {
             }
             header(line).then_some(Style::Bold)
         }
+    }
+}
+
+/// An `index` line with ids as long as git shows them; whole ones are for programs.
+fn shortened(line: &str) -> Cow<'_, str> {
+    const SHOWN: usize = 10;
+    let Some((old, rest)) = line.strip_prefix("index ").and_then(|ids| ids.split_once("..")) else {
+        return line.into();
+    };
+    let (new, mode) = rest.split_once(' ').map_or((rest, ""), |(new, mode)| (new, mode));
+    match (old.get(..SHOWN), new.get(..SHOWN)) {
+        (Some(old), Some(new)) => format!("index {old}..{new} {mode}").trim_end().to_owned().into(),
+        _ => line.into(),
     }
 }
 
@@ -88,6 +105,16 @@ mod tests {
         assert_eq!(lines[2], "\x1b[36m@@ -1,2 +1 @@ fn\x1b[0m");
         assert_eq!(lines[3], "\x1b[31m--- no header\x1b[0m");
         assert_eq!(lines[4], " ok");
+    }
+
+    #[test]
+    fn ids_are_as_long_as_git_shows_them() {
+        let ids = format!("index {}..{} 100644", "a".repeat(40), "b".repeat(40));
+        assert_eq!(shortened(&ids), "index aaaaaaaaaa..bbbbbbbbbb 100644");
+        assert_eq!(shortened(&ids[..88]), "index aaaaaaaaaa..bbbbbbbbbb");
+        for odd in ["index ", "index a..b", "index \u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}..x", "+++ b/x"] {
+            assert_eq!(shortened(odd), odd);
+        }
     }
 
     #[test]

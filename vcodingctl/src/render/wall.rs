@@ -7,13 +7,13 @@ use super::text::one_line;
 
 /// Two lines; what is weaker than it should be stands out.
 pub fn brief(wall: &Wall, ink: Ink) -> [String; 2] {
-    let first = [network(wall, ink), user(wall, ink), capabilities(wall, ink), calls(wall, ink)];
+    let first =
+        [one_line(&wall.runtime), network(wall, ink), user(wall, ink), capabilities(wall, ink), calls(wall, ink)];
     let writable: Vec<String> = wall.mounts.iter().filter(|m| m.writable && ours(m)).map(|m| one_line(&m.at)).collect();
     let second = [
         root(wall, ink),
         if writable.is_empty() { "nothing writable".into() } else { format!("writable: {}", writable.join(" ")) },
         format!("ssh by {}", one_line(&wall.carrier)),
-        one_line(&wall.runtime),
     ];
     [first.join(" · "), second.join(" · ")]
 }
@@ -89,9 +89,11 @@ mod tests {
 
     #[test]
     fn a_weak_wall_shouts_even_without_colour() {
-        let [first, second] =
-            brief(&Wall { interfaces: vec!["lo".into(), "eth0".into()], ..Wall::default() }, Ink(false));
-        assert_eq!(first, "network: eth0 · UID 0 · CAPABILITIES:  · NO SECCOMP");
+        let [first, second] = brief(
+            &Wall { interfaces: vec!["lo".into(), "eth0".into()], runtime: "docker".into(), ..Wall::default() },
+            Ink(false),
+        );
+        assert_eq!(first, "docker · network: eth0 · UID 0 · CAPABILITIES:  · NO SECCOMP");
         assert!(second.starts_with("WRITABLE ROOT · nothing writable"), "{second}");
     }
 }

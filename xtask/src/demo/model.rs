@@ -16,7 +16,7 @@ pub fn connect(stage: &mut Stage, programs: &Programs) -> Result<()> {
         say::line("    ANTHROPIC_API_KEY is set: the real model will be asked (it costs a few cents)");
         return Ok(());
     }
-    say::line("    ANTHROPIC_API_KEY is not set: a scripted model plays its part; all else is real");
+    say::line("    no ANTHROPIC_API_KEY: a scripted model plays its part; all else is real");
     let errors = fs::File::create(stage.file("model-server.err"))?;
     let mut server = Command::new(&programs.model_server)
         .args(["--script", "fix-failing-test", "--log"])
