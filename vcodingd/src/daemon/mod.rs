@@ -88,7 +88,10 @@ pub async fn run(
         started: Timestamp::now(),
         shutdown: shutdown.clone(),
     });
-    rpc::serve(socket, context, shutdown).await;
+    // On a worker, beside the tasks it makes: from here every connection would cost two more threads' wake-ups.
+    if let Err(error) = tokio::spawn(rpc::serve(socket, context, shutdown)).await {
+        tracing::error!(%error, "the socket's task broke off");
+    }
 
     let closing = async {
         // After the last call: what is under way is dropped, and its intent is on disk.
