@@ -16,9 +16,9 @@ use fs::{Stat, Time};
 
 use crate::record::{self, Durability, Fields, Reader};
 use crate::tree::{Entry, Mode};
-use crate::{Id, Result};
+use crate::{Id, Result, rules};
 
-const MAGIC: &[u8; 8] = b"VCSCAN01";
+const MAGIC: &[u8; 8] = b"VCSCAN02";
 /// Coarser than the clock that any kernel stamps files with.
 const GRAIN_MS: i64 = 10;
 /// How long before its reading a file's last change may lie for a mapped page to be still dirty. The kernel writes back after 30
@@ -123,6 +123,7 @@ impl Cache {
 
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let mut fields = Fields::default();
+        fields.bytes(rules::TEMPLATE);
         for (directory, files) in &self.directories {
             fields.bytes(directory);
             fields.number(files.len() as u64);
@@ -145,6 +146,10 @@ impl Cache {
     fn parse(content: &[u8]) -> Option<Self> {
         let mut reader = record::read(content);
         let mut cache = Self::default();
+        // The files in it passed the rules of their time, of which this is the part that no import renews.
+        if reader.bytes()? != rules::TEMPLATE {
+            return None;
+        }
         while !reader.is_at_end() {
             let directory = reader.bytes()?.to_vec();
             let files = (0..reader.number()?).map(|_| Some((reader.bytes()?.to_vec(), read(&mut reader)?)));

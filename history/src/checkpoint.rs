@@ -23,15 +23,24 @@ pub struct Checkpointed {
     pub notes: Vec<String>,
 }
 
+/// What else may write to the work tree while a checkpoint is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// The guest runs.
+    Running,
+    /// A run has ended, though others may go on: files that were read beside it soon after they changed are read again, since a
+    /// mapped write leaves no trace that a later scan could see.
+    RunEnded,
+    /// Nothing: the guest is frozen, stopped or gone. What is read now need not be suspected later.
+    Still,
+}
+
 /// How few digits of an id name a checkpoint.
 const MIN_PREFIX: usize = 4;
 
 impl History {
     /// Records the work tree as it is now, unless it is as the newest checkpoint already; a new label is recorded even then.
-    ///
-    /// `rehash_recent` says that nothing writes to the tree now (the guest is frozen or stopped): files that were read beside a
-    /// running guest soon after they changed are read again, since a mapped write leaves no trace that a later scan could see.
-    pub fn checkpoint(&mut self, tree: &Path, meta: &Meta, rehash_recent: bool) -> Result<Checkpointed> {
+    pub fn checkpoint(&mut self, tree: &Path, meta: &Meta, activity: Activity) -> Result<Checkpointed> {
         let parent = self.newest()?;
         let root = Root::open(tree)?;
         let writer = self.store.writer();
@@ -41,7 +50,7 @@ impl History {
             rules: &self.rules,
             max_file: self.settings.max_file,
             reference: parent.tree,
-            settled: rehash_recent,
+            activity,
         };
         let scanned = scan(&root, &basis, &writer)?;
         let new = scanned.assembled.root;

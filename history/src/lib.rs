@@ -37,7 +37,7 @@ mod text;
 mod tree;
 mod walk;
 
-pub use checkpoint::Checkpointed;
+pub use checkpoint::{Activity, Checkpointed};
 pub use commit::{Checkpoint, Meta};
 pub use diff::{Diff, FileChange, MAX_PATCH};
 pub use error::{Error, Result};

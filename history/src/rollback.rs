@@ -12,6 +12,7 @@ use std::path::Path;
 
 use fs::Root;
 
+use crate::checkpoint::Activity;
 use crate::commit::{self, Checkpoint, Meta};
 use crate::compare::{Change, compare, count};
 use crate::graft::{Made, Wanted, graft, is_plain};
@@ -83,7 +84,7 @@ impl History {
             rules: &self.rules,
             max_file: self.settings.max_file,
             reference,
-            settled: true,
+            activity: Activity::Still,
         };
         let scanned = scan(root, &basis, &writer)?;
         let finished = writer.finish()?;

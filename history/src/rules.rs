@@ -21,7 +21,7 @@ use crate::{Error, Result, names};
 
 pub use secret::{HEAD, secret};
 
-const TEMPLATE: &[u8] = include_bytes!("rules/template.ignore");
+pub(crate) const TEMPLATE: &[u8] = include_bytes!("rules/template.ignore");
 const MAGIC: &[u8; 8] = b"VCRULE01";
 
 /// Bounds on what a project may make us match against every path.

@@ -12,6 +12,7 @@ use fs::{Root, Stat};
 
 use crate::assemble::{Assembled, assemble};
 use crate::cache::{self, Cache, Key, Seen, Tree};
+use crate::checkpoint::Activity;
 use crate::object::Kind;
 use crate::pack::{Deflater, Writer};
 use crate::rules::Rules;
@@ -33,8 +34,7 @@ pub(crate) struct Basis<'a> {
     pub(crate) max_file: u64,
     /// The tree that answers for what cannot be read.
     pub(crate) reference: Id,
-    /// Nothing writes to the work tree now: what was read while something did, and changed shortly before, is read again.
-    pub(crate) settled: bool,
+    pub(crate) activity: Activity,
 }
 
 pub(crate) struct Scanned {
@@ -49,7 +49,7 @@ pub(crate) fn scan(root: &Root, basis: &Basis<'_>, writer: &Writer<'_>) -> Resul
     let visitor = Scan {
         cache: basis.cache,
         max_file: basis.max_file,
-        settled: basis.settled,
+        activity: basis.activity,
         writer,
         start_ms: now_ms(),
         read: AtomicU64::new(0),
@@ -78,7 +78,7 @@ pub(crate) fn now_ms() -> i64 {
 struct Scan<'a> {
     cache: &'a Cache,
     max_file: u64,
-    settled: bool,
+    activity: Activity,
     writer: &'a Writer<'a>,
     start_ms: i64,
     read: AtomicU64,
@@ -149,7 +149,7 @@ impl Visitor for Scan<'_> {
         };
         let key = Key::of(&last);
         let racy = !still || cache::racy(&key, self.start_ms);
-        let seen = Seen { key, id, read_ms: now_ms(), racy, settled: self.settled };
+        let seen = Seen { key, id, read_ms: now_ms(), racy, settled: self.activity == Activity::Still };
         Ok(Leaf::Held { mode: mode(&last), id, seen: Some(seen) })
     }
 
@@ -175,7 +175,7 @@ impl Scan<'_> {
         *next = found + 1;
         let seen = files[found].1;
         let holds = seen.key == Key::of(stat) && !seen.racy && self.writer.knows(&seen.id);
-        (holds && !(self.settled && seen.suspect())).then_some(seen)
+        (holds && !(self.activity != Activity::Running && seen.suspect())).then_some(seen)
     }
 }
 

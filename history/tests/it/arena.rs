@@ -45,7 +45,7 @@ impl Arena {
     }
 
     pub fn checkpoint(&self, history: &mut History) -> Checkpointed {
-        history.checkpoint(&self.tree, &meta("request"), true).unwrap()
+        history.checkpoint(&self.tree, &meta("request"), history::Activity::Still).unwrap()
     }
 
     pub fn rollback(&self, history: &mut History, name: &str) -> RolledBack {

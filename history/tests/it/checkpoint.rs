@@ -48,8 +48,8 @@ fn nothing_changed_makes_no_checkpoint_but_a_label_does() {
     assert!(!same.created);
     assert_eq!(Some(same.checkpoint.id), base);
     let labelled = Meta { label: Some("good".into()), ..meta("request") };
-    assert!(history.checkpoint(&arena.tree, &labelled, false).unwrap().created);
-    assert!(!history.checkpoint(&arena.tree, &labelled, false).unwrap().created);
+    assert!(history.checkpoint(&arena.tree, &labelled, history::Activity::Running).unwrap().created);
+    assert!(!history.checkpoint(&arena.tree, &labelled, history::Activity::Running).unwrap().created);
     assert_eq!(history.resolve("good").unwrap().id, history.head().unwrap().unwrap());
 }
 
@@ -57,10 +57,10 @@ fn nothing_changed_makes_no_checkpoint_but_a_label_does() {
 fn checkpoints_are_found_by_every_name_they_have() {
     let (arena, mut history) = Arena::with(plain);
     let run = |run: &str| Meta { run: Some(run.into()), ..meta("run") };
-    history.checkpoint(&arena.tree, &run("r1"), true).unwrap();
+    history.checkpoint(&arena.tree, &run("r1"), history::Activity::Still).unwrap();
     write(&arena.tree, "x", "1");
-    history.checkpoint(&arena.tree, &run("r1"), true).unwrap();
-    history.checkpoint(&arena.tree, &run("idle"), true).unwrap();
+    history.checkpoint(&arena.tree, &run("r1"), history::Activity::Still).unwrap();
+    history.checkpoint(&arena.tree, &run("idle"), history::Activity::Still).unwrap();
     let (base, head) = (history.base().unwrap().unwrap(), history.head().unwrap().unwrap());
     let is = |name: &str, id: Id| assert_eq!(history.resolve(name).unwrap().id, id, "{name}");
     is("@", head);
@@ -165,14 +165,14 @@ fn a_mapped_write_is_seen_when_the_guest_has_stopped() {
     hear();
     // Twice, so that the file is not read again merely for being young.
     let first = loop {
-        let made = history.checkpoint(&arena.tree, &meta("live"), false).unwrap();
+        let made = history.checkpoint(&arena.tree, &meta("live"), history::Activity::Running).unwrap();
         if !made.created {
             break made.checkpoint;
         }
     };
     tell();
     hear();
-    let end = history.checkpoint(&arena.tree, &meta("end"), true).unwrap().checkpoint;
+    let end = history.checkpoint(&arena.tree, &meta("end"), history::Activity::Still).unwrap().checkpoint;
     tell();
     child.wait().unwrap();
     assert_ne!(first.tree, end.tree);

@@ -101,7 +101,7 @@ fn the_copy_belongs_to_its_owner() {
     history.import(&arena.project, &arena.tree, Some(owner), &meta("up"), &mut |_| {}).unwrap();
     write(&arena.tree, "dir/a", "2");
     std::fs::remove_file(arena.tree.join("dir/link")).unwrap();
-    history.checkpoint(&arena.tree, &meta("request"), true).unwrap();
+    history.checkpoint(&arena.tree, &meta("request"), history::Activity::Still).unwrap();
     std::fs::remove_dir_all(arena.tree.join("dir")).unwrap();
     let base = history.base().unwrap().unwrap();
     history.rollback(&arena.tree, Some(owner), base, &[], &meta("rollback")).unwrap();

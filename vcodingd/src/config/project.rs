@@ -1,6 +1,7 @@
 //! vcoding.toml.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -46,6 +47,12 @@ impl Default for Limits {
 }
 
 const MAX_FILE: u64 = 50 << 20;
+/// With less, not even the guest's own programs run.
+const LEAST_MEMORY: u64 = 32 << 20;
+const LEAST_PIDS: u32 = 32;
+const LEAST_FILES: u32 = 64;
+/// A longer vcoding.toml is none.
+const MAX_TEXT: u64 = 1 << 20;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -112,11 +119,20 @@ impl Project {
     /// [`Error::Unreadable`] (a missing file is none), [`Error::Mistake`], [`Error::Consent`].
     pub fn load(project: &Path) -> Result<Self, Error> {
         let path = project.join("vcoding.toml");
-        match std::fs::read(&path) {
-            Ok(bytes) => Self::parse(&path, &bytes),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::parse(&path, b""),
-            Err(source) => Err(Error::Unreadable { path, source }),
+        let unreadable = |source| Error::Unreadable { path: path.clone(), source };
+        // The repository's own word: no link is followed, nothing but a file is read, and no more than it may hold.
+        let opened = fs::Root::open(project).and_then(|root| root.open_file(Path::new("vcoding.toml")));
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.is_missing() => return Self::parse(&path, b""),
+            Err(error) => return Err(unreadable(std::io::Error::other(error))),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() as u64 > MAX_TEXT {
+            return Err(Error::Mistake { path, why: format!("it is longer than {MAX_TEXT} bytes") });
         }
+        Self::parse(&path, &bytes)
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
@@ -134,6 +150,14 @@ impl Project {
             pids: file.limits.pids.unwrap_or(defaults.pids),
             open_files: file.limits.open_files.unwrap_or(defaults.open_files),
         };
+        // To the engine a zero is no limit at all.
+        let sensible = limits.cpus.is_finite() && limits.cpus >= 0.01;
+        if !sensible || limits.memory < LEAST_MEMORY || limits.pids < LEAST_PIDS || limits.open_files < LEAST_FILES {
+            return Err(mistake(format!(
+                "[limits] leave a guest no room: at least memory = \"{}m\", cpus = 0.01, pids = {LEAST_PIDS}, open_files = {LEAST_FILES}",
+                LEAST_MEMORY >> 20
+            )));
+        }
         let (default_agent, models) = agents(&file.agents).map_err(mistake)?;
         Ok(Self {
             name: file.workspace.name,
@@ -167,6 +191,12 @@ fn beyond_the_defaults(file: &File) -> Result<Vec<String>, String> {
     ask(!file.network.allow.is_empty(), "[network] allow");
     ask(!file.history.ignore.is_empty(), "[history] ignore");
     ask(!file.run.env.is_empty(), "[run] env");
+    ask(file.run.timeout.is_some(), "[run] timeout");
+    ask(file.run.max_cost.is_some(), "[run] max_cost");
+    ask(file.run.max_requests.is_some(), "[run] max_requests");
+    ask(file.limits.disk.is_some(), "[limits] disk");
+    ask(file.history.quiet.is_some(), "[history] quiet");
+    ask(file.agents.values().any(|wishes| wishes.get("version").is_some()), "[agents] version");
     let l = &file.limits;
     ask(size_of(l.memory.as_deref(), 0)? > defaults.memory, "[limits] memory over 4g");
     ask(l.cpus.is_some_and(|c| c > defaults.cpus), "[limits] cpus over 2.0");
@@ -235,6 +265,25 @@ mod tests {
         assert_eq!(project.limits.memory, 1 << 30);
         assert_eq!(project.default_agent, "codex");
         assert_eq!(project.models["claude"], "m");
+    }
+
+    #[test]
+    fn limits_that_would_be_none_are_mistakes() {
+        for none in
+            ["memory = \"0\"", "cpus = 0.0", "cpus = nan", "cpus = -1.0", "cpus = inf", "pids = 0", "open_files = 0"]
+        {
+            assert!(parse(&format!("[limits]\n{none}\n")).is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_leads_elsewhere_or_never_ends_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("vcoding.toml")).unwrap();
+        assert!(matches!(Project::load(dir.path()), Err(Error::Unreadable { .. })));
+        std::fs::remove_file(dir.path().join("vcoding.toml")).unwrap();
+        std::fs::write(dir.path().join("vcoding.toml"), "#".repeat(2 << 20)).unwrap();
+        assert!(matches!(Project::load(dir.path()), Err(Error::Mistake { .. })));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! `.dockerignore` names and without secrets, as an archive and its hash.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
@@ -76,8 +76,8 @@ pub fn prepare(request: &ImageRequest, is_secret: SecretGate<'_>, scratch: &Path
         if path == Path::new(".dockerignore") || path == Path::new(&source.dockerfile_name) {
             return Ok(true);
         }
-        if path == Path::new(".git") {
-            return leave("the repository's whole history; the build gets the files only".to_owned());
+        if path.file_name() == Some(OsStr::new(".git")) {
+            return leave("a repository's whole history; the build gets the files only".to_owned());
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => match is_secret(path, &[]) {
@@ -139,7 +139,7 @@ pub fn fingerprint(request: &ImageRequest) -> Result<String, Error> {
         ] {
             hash.update(number.to_le_bytes());
         }
-        Ok(path != Path::new(".git"))
+        Ok(path.file_name() != Some(OsStr::new(".git")))
     })?;
     Ok(hex(&hash))
 }

@@ -268,65 +268,44 @@ impl Shared {
     /// One more connection, by the carrier that answers: the socket, or, where it stays silent
     /// for a moment or does not carry, the engine's stream.
     async fn make(&self, arrivals: Option<Arrivals>, patience: Duration) -> Result<Connection> {
-        let silent = Notify::new();
-        // Boxed: SSH's futures are large, and these are held in others'.
-        let mut by_socket = Box::pin(async {
-            let made = self.make_by_socket(arrivals.clone(), patience).await;
-            silent.notify_one();
-            made
-        });
-        let mut by_stream = Box::pin(async {
-            let _begun_early = tokio::time::timeout(HEDGE, silent.notified()).await;
-            self.make_by_stream(arrivals.clone(), patience).await
-        });
-        let making = async {
-            let (refused, too) = tokio::select! {
-                made = &mut by_socket => match made {
-                    Ok(connection) => return self.made(connection, false),
-                    Err(refused) => match by_stream.await {
-                        Ok(connection) => return self.made(connection, true),
-                        Err(too) => (refused, too),
-                    },
-                },
-                made = &mut by_stream => match made {
-                    Ok(connection) => return self.made(connection, true),
-                    Err(too) => match by_socket.await {
-                        Ok(connection) => return self.made(connection, false),
-                        Err(refused) => (refused, too),
-                    },
+        // Boxed: SSH's futures are large, and this is held in others'.
+        let making = Box::pin(async {
+            if self.no_socket.load(Ordering::Relaxed) {
+                return self.make_by_stream(arrivals, patience).await;
+            }
+            let found = match tokio::time::timeout(HEDGE, self.socket(patience)).await {
+                Ok(found) => found,
+                Err(_silent) => tokio::select! {
+                    found = self.socket(patience) => found,
+                    made = self.make_by_stream(arrivals.clone(), patience) => return made,
                 },
             };
-            Err(match (refused, too) {
-                (Error::Unreachable { id, why }, Error::Unreachable { why: then, .. }) => {
-                    Error::Unreachable { id, why: format!("{why}; by the engine's stream: {then}") }
+            let (refused, nowhere) = match found {
+                Ok(socket) => match self.make_by(Box::new(socket), arrivals.clone()).await {
+                    Ok(connection) => {
+                        self.by_stream.store(false, Ordering::Relaxed);
+                        return Ok(connection);
+                    }
+                    Err(error) => (error, true),
+                },
+                Err(error) => (error, false),
+            };
+            match (refused, self.make_by_stream(arrivals, patience).await) {
+                (_, Ok(connection)) => {
+                    // It connects and leads nowhere: not to be waited for again.
+                    self.no_socket.store(nowhere, Ordering::Relaxed);
+                    Ok(connection)
                 }
-                (refused, _) => refused,
-            })
-        };
+                (Error::Unreachable { id, why }, Err(Error::Unreachable { why: then, .. })) => {
+                    Err(Error::Unreachable { id, why: format!("{why}; by the engine's stream: {then}") })
+                }
+                (refused, Err(_)) => Err(refused),
+            }
+        });
         tokio::select! {
             () = self.closing.cancelled() => Err(Error::Closed),
             made = making => made,
         }
-    }
-
-    fn made(&self, connection: Connection, by_stream: bool) -> Result<Connection> {
-        if by_stream && !self.by_stream.swap(true, Ordering::Relaxed) {
-            tracing::warn!(guest = %self.target.id, "the guest's socket does not carry; the engine's stream does");
-        } else if !by_stream {
-            self.by_stream.store(false, Ordering::Relaxed);
-        }
-        Ok(connection)
-    }
-
-    async fn make_by_socket(&self, arrivals: Option<Arrivals>, patience: Duration) -> Result<Connection> {
-        if self.no_socket.load(Ordering::Relaxed) {
-            return Err(Error::Lost);
-        }
-        let socket = self.socket(patience).await?;
-        let made = self.make_by(Box::new(socket), arrivals).await;
-        // It connects and leads nowhere: not to be waited for again.
-        self.no_socket.store(matches!(made, Err(Error::Unreachable { .. })), Ordering::Relaxed);
-        made
     }
 
     /// Asks until `patience` is over: the guest's end of it needs the init as well.
@@ -334,8 +313,14 @@ impl Shared {
         let until = Instant::now() + patience;
         loop {
             match self.make_by(self.stream().await?, arrivals.clone()).await {
+                Ok(connection) => {
+                    if !self.by_stream.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(guest = %self.target.id, "the guest's socket does not carry; the engine's stream does");
+                    }
+                    return Ok(connection);
+                }
                 Err(Error::Unreachable { .. }) if Instant::now() + HEDGE < until => tokio::time::sleep(HEDGE).await,
-                made => return made,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -374,13 +359,13 @@ impl Shared {
     async fn keep_warm(self: Arc<Self>) {
         let mut pause = RETRY.0;
         loop {
-            let done = if let Some(connection) = self.unarmed() {
+            let done = if self.is_short() {
+                self.make(None, Duration::ZERO).await.map(|made| self.lanes().push(Lane::new(Arc::new(made), 0)))
+            } else if let Some(connection) = self.unarmed() {
                 tokio::select! {
                     () = self.closing.cancelled() => return,
                     armed = self.arm(&connection) => armed.map(|()| pause = RETRY.0),
                 }
-            } else if self.is_short() {
-                self.make(None, Duration::ZERO).await.map(|made| self.lanes().push(Lane::new(Arc::new(made), 0)))
             } else {
                 tokio::select! {
                     () = self.closing.cancelled() => return,
@@ -419,7 +404,12 @@ impl Shared {
             channel.exec(true, frame::EXEC).await.map_err(|_| Error::Lost)?;
             Ok(channel)
         };
-        let channel = armed.await.inspect_err(|_| connection.mark_failed())?;
+        // A guest that stands still does not answer in time, and goes on later.
+        let channel = armed.await.inspect_err(|error| {
+            if matches!(error, Error::Lost) {
+                connection.mark_failed();
+            }
+        })?;
         if let Some(lane) = self.lanes().iter_mut().find(|lane| Arc::ptr_eq(&lane.connection, connection)) {
             lane.armed = Some(channel);
         }

@@ -9,6 +9,7 @@ mod names;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use history::Activity;
 use history::{History, Id, Meta, Owner, Settings};
 use protocol::checkpoint::{CheckpointView, DiffResult, FileChange};
 use protocol::{Bytes, Timestamp};
@@ -29,6 +30,8 @@ pub struct Paths {
 pub enum Error {
     #[error(transparent)]
     History(#[from] history::Error),
+    #[error("the workspace is being destroyed")]
+    Closed,
     #[error("a task of the history broke off")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -69,7 +72,17 @@ pub struct Ends {
 #[derive(Clone)]
 pub struct Timeline {
     paths: Paths,
-    history: Arc<Mutex<Option<History>>>,
+    history: Arc<Mutex<Slot>>,
+}
+
+/// A history that is opened when it is first needed.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Unopened,
+    Open(Box<History>),
+    /// Its directory is about to be moved, or was: nobody makes it anew.
+    Closed,
 }
 
 impl std::fmt::Debug for Timeline {
@@ -98,39 +111,53 @@ impl Timeline {
             // A panic in another use leaves the directory as a kill would; opening anew mends that.
             let mut slot = slot.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
                 let mut slot = poisoned.into_inner();
-                *slot = None;
+                *slot = Slot::Unopened;
                 slot
             });
-            let history = match slot.take() {
-                Some(history) => history,
-                None => History::create(&paths.host, Settings { max_file: paths.max_file })?,
+            let mut history = match std::mem::replace(&mut *slot, Slot::Unopened) {
+                Slot::Open(history) => history,
+                Slot::Unopened => Box::new(History::create(&paths.host, Settings { max_file: paths.max_file })?),
+                Slot::Closed => {
+                    *slot = Slot::Closed;
+                    return Err(Error::Closed);
+                }
             };
-            let history = slot.insert(history);
-            work(history, &paths)
+            let done = work(&mut history, &paths);
+            *slot = Slot::Open(history);
+            Ok(done?)
         });
-        Ok(done.await??)
+        done.await?
     }
 
-    /// Lets go of the history's files, which may then be moved.
+    /// Lets go of the history's files for good: they may then be moved.
     pub async fn close(&self) {
         let slot = self.history.clone();
-        // Waits for whoever uses it; a panic there leaves nothing to close.
-        let closed = tokio::task::spawn_blocking(move || drop(slot.lock().map(|mut slot| slot.take())));
+        // Waits for whoever uses it.
+        let closed = tokio::task::spawn_blocking(move || {
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Slot::Closed;
+        });
         if let Err(error) = closed.await {
             tracing::error!(%error, "a history was not closed");
         }
+    }
+
+    /// After a [`Timeline::close`] that came to nothing.
+    pub fn reopen(&self) {
+        *self.history.lock().unwrap_or_else(PoisonError::into_inner) = Slot::Unopened;
     }
 
     pub async fn ends(&self) -> Result<Ends, Error> {
         self.with(|history, _| ends(history)).await
     }
 
-    /// Records the work tree as it is; nothing new if it is as the newest checkpoint. `quiet`
-    /// says that nothing writes there now: then files that were changed shortly before an
-    /// earlier scan are hashed again (a mapped file's write is invisible to a scan beside it).
-    pub async fn checkpoint(&self, cause: Cause, quiet: bool) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+    /// Records the work tree as it is; nothing new if it is as the newest checkpoint.
+    pub async fn checkpoint(
+        &self,
+        cause: Cause,
+        activity: Activity,
+    ) -> Result<(CheckpointView, bool, Vec<String>), Error> {
         self.with(move |history, paths| {
-            let made = history.checkpoint(&paths.tree, &cause.meta(), quiet)?;
+            let made = history.checkpoint(&paths.tree, &cause.meta(), activity)?;
             Ok((view(history, &made.checkpoint)?, made.created, made.notes))
         })
         .await

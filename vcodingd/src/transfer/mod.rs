@@ -5,7 +5,7 @@ mod project;
 use protocol::transfer::{ApplyResult, Flagged};
 use protocol::workspace::LeftOut;
 
-pub use project::{Unsuitable, ensure_repository, suitable};
+pub use project::{Unsuitable, ensure_repository, may_be_repository, suitable};
 
 use crate::timeline::{Cause, Error, Timeline};
 

@@ -10,6 +10,11 @@ pub enum Unsuitable {
     Missing { path: PathBuf, why: String },
     #[error("{} cannot be a project: {why}", .path.display())]
     Forbidden { path: PathBuf, why: &'static str },
+    #[error(
+        "{} lies inside the git repository {}: its work could not be taken home as a branch",
+        .path.display(), .repository.display()
+    )]
+    Inside { path: PathBuf, repository: PathBuf },
 }
 
 /// The project's real path. `own` are our state and configuration directories.
@@ -37,13 +42,31 @@ pub fn suitable(path: &Path, home: Option<&Path>, own: &[&Path]) -> Result<PathB
     Ok(real)
 }
 
-/// Makes the project a repository if it is in none. True if it was made now.
+/// Whether a project that is no repository itself could become one.
+///
+/// # Errors
+/// [`Unsuitable::Inside`]: a repository in another's work tree would be in that one's way.
+pub fn may_be_repository(project: &Path) -> Result<(), Unsuitable> {
+    if is_repository(project) {
+        return Ok(());
+    }
+    match project.ancestors().find(|dir| is_repository(dir)) {
+        Some(repository) => Err(Unsuitable::Inside { path: project.to_owned(), repository: repository.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// A `.git` of any kind counts, also a work tree's file or one that libgit2 does not read.
+fn is_repository(dir: &Path) -> bool {
+    dir.join(".git").exists()
+}
+
+/// Makes the project a repository if it is none. True if it was made now.
 ///
 /// # Errors
 /// If it cannot be made.
 pub fn ensure_repository(project: &Path) -> Result<bool, git2::Error> {
-    // A `.git` of any kind counts, also a work tree's file or one that libgit2 does not read.
-    if project.ancestors().any(|dir| dir.join(".git").exists()) {
+    if is_repository(project) {
         return Ok(false);
     }
     let mut options = git2::RepositoryInitOptions::new();
@@ -97,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_becomes_a_repository_once_and_one_inside_another_stays() {
+    fn a_directory_becomes_a_repository_once_and_one_inside_another_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(ensure_repository(dir.path()).unwrap());
         assert!(dir.path().join(".git/HEAD").is_file());
@@ -105,6 +128,9 @@ mod tests {
         assert!(!ensure_repository(dir.path()).unwrap());
         let inner = dir.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
-        assert!(!ensure_repository(&inner).unwrap());
+        assert!(matches!(may_be_repository(&inner), Err(Unsuitable::Inside { .. })));
+        assert_eq!(may_be_repository(dir.path()), Ok(()));
+        std::fs::create_dir(inner.join(".git")).unwrap();
+        assert_eq!(may_be_repository(&inner), Ok(()));
     }
 }

@@ -23,7 +23,7 @@ use crate::agents::{self, Format};
 use crate::egress::{self, Gate, Token, Usage};
 use crate::exec;
 use crate::runs::{self, Admission, Facts, Log, RunEnding, RunRecord, TailError, Work};
-use crate::timeline::Cause;
+use crate::timeline::{Activity, Cause};
 
 /// Runs of one workspace at a time.
 const MOST: usize = 16;
@@ -149,7 +149,7 @@ impl Actor {
         }
         let id = new_run_id()?;
         let (before, _, _) =
-            self.checkpoint(Cause { word: "run-start", label: None, run: Some(id.clone()) }, false).await?;
+            self.checkpoint(Cause { word: "run-start", label: None, run: Some(id.clone()) }, Activity::Running).await?;
         let Prepared { params, agent } = prepared;
         let mut record = self.new_run(&id, &params, agent.as_ref());
         record.before = Some(before.id);
@@ -192,6 +192,11 @@ impl Actor {
             Ok(answer) => {
                 let said = String::from_utf8_lossy(&answer.stderr).trim().chars().take(500).collect::<String>();
                 Some((answer.status, said))
+            }
+            // It may have begun: then it is PID 1's and goes on, and its directory tells how.
+            Err(error) if error.has_started() => {
+                tracing::warn!(run = %id, %error, "whether a run began is not known; it is looked for");
+                None
             }
             Err(error) => Some((125, failure::chain(&error))),
         };
@@ -287,7 +292,7 @@ impl Actor {
                 tracing::error!(%run, %error, "a lost run's log could not be closed");
             }
         }
-        match self.checkpoint(Cause { word: "run", label: None, run: Some(run.clone()) }, true).await {
+        match self.checkpoint(Cause { word: "run", label: None, run: Some(run.clone()) }, Activity::RunEnded).await {
             Ok((after, _, _)) => record.after = Some(after.id),
             Err(error) => tracing::error!(%run, %error, "no checkpoint after a run"),
         }

@@ -13,14 +13,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::active::{ActiveRuns, Over, Prepared};
-use super::machine::{self, Intent, Operation};
+use super::machine::{self, Intent, Operation, Step};
 use super::points::Side;
 use super::record::{self, Places, Rest, WorkspaceRecord};
 use super::steps::Told;
 use super::{Say, Shared, Snapshot, failure};
 use crate::provider::Walls;
 use crate::ssh::{Keys, Pool};
-use crate::timeline::{Cause, Ends, Paths, Timeline};
+use crate::timeline::{Activity, Cause, Ends, Paths, Timeline};
 
 /// Files of unapplied work that an error names.
 const LISTED: usize = 100;
@@ -113,7 +113,7 @@ pub(super) struct Actor {
     pub(super) runs: ActiveRuns,
     /// Tasks that watch runs; each ends with its run.
     pub(super) watching: JoinSet<Over>,
-    ends: Ends,
+    pub(super) ends: Ends,
     published: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -383,7 +383,7 @@ impl Actor {
             }
             Command::Checkpoint { label, reply } => {
                 let cause = Cause { word: "request", label, run: None };
-                let done = self.checkpoint(cause, false).await;
+                let done = self.checkpoint(cause, Activity::Running).await;
                 answer(reply, done);
             }
             Command::Diff { from, to, paths, reply } => answer(reply, self.diff(from, to, paths).await),
@@ -407,7 +407,7 @@ impl Actor {
     /// The intent of the record, from the step that it names to the operation's end.
     async fn go_on(&mut self, say: &Say) -> Result<Told, Error> {
         let mut told = Told::default();
-        let Some(Intent { operation, mut step }) = self.record.intent.clone() else { return Ok(told) };
+        let Some(Intent { mut operation, mut step }) = self.record.intent.clone() else { return Ok(told) };
         let points = self.shared.points.clone();
         let steps = operation.steps();
         while let Some(now) = steps.get(step) {
@@ -416,14 +416,24 @@ impl Actor {
                 tracing::warn!(workspace = %self.record.id, operation = operation.word(), step = now.word(), %error, "an operation failed");
                 self.record.intent = None;
                 // What was refused before anything changed leaves a workspace as it was.
-                if !matches!(operation, Operation::Rollback { .. } | Operation::Apply { .. }) {
-                    self.record.problem = Some(error.message.clone());
+                match (&operation, *now) {
+                    (Operation::Rollback { to, .. }, Step::Restore) => {
+                        let to: String = to.chars().take(10).collect();
+                        self.record.problem =
+                            Some(format!("a rollback to {to} broke off, do it again: {}", error.message));
+                    }
+                    (Operation::Rollback { .. } | Operation::Apply { .. }, _) => {}
+                    _ => self.record.problem = Some(error.message.clone()),
                 }
                 self.save().await?;
                 self.publish();
                 return Err(error);
             }
             points.pass(operation.word(), now.word(), Side::After).await;
+            // A step may have found out what a later one needs.
+            if let Some(intent) = &self.record.intent {
+                operation = intent.operation.clone();
+            }
             step += 1;
             if step < steps.len() {
                 self.record.intent = Some(Intent { operation: operation.clone(), step });
@@ -499,7 +509,7 @@ impl Actor {
         }
         self.lose_runs_of_a_gone_guest().await;
         // Of a workspace that is there, only the guest is made to run again.
-        let operation = if created || rebuild || self.record.image.is_none() {
+        let operation = if created || rebuild || self.record.image.is_none() || self.ends.base.is_none() {
             Operation::Up { rebuild: rebuild && !created }
         } else {
             Operation::Start
@@ -546,40 +556,52 @@ impl Actor {
 
     async fn destroy(&mut self, force: bool, purge: bool) -> Result<(), Error> {
         if !force {
+            self.look_at_history()
+                .await
+                .map_err(|e| e.hint("vcodingctl destroy --force, if nothing of it is wanted"))?;
             if self.ends.base.is_some() {
-                self.checkpoint(Cause::of("destroy"), false).await?;
-            }
-            if self.ends.unapplied {
-                let mut files = self.timeline.unapplied().await.map_err(|e| failure::of_timeline(&e))?;
-                let total = files.len();
-                files.truncate(LISTED);
+                self.checkpoint(Cause::of("destroy"), Activity::Running).await?;
+            } else if self.record.rest != Rest::New {
+                let tree = self.places.tree();
                 return Err(Error::new(
                     Kind::UnappliedWork,
-                    format!("workspace {} holds work that was never applied", self.record.name),
+                    format!(
+                        "the history of workspace {} is gone, and nobody knows what its work tree holds",
+                        self.record.name
+                    ),
                 )
-                .details(serde_json::json!({ "files": files, "total": total }))
-                .hint("vcodingctl diff shows it, vcodingctl apply takes it home, vcodingctl destroy --force ends it anyway"));
+                .hint(format!("look into {}; vcodingctl destroy --force ends it", tree.display())));
             }
+            self.needs_to_be_home().await?;
         }
-        self.operate(Operation::Destroy { purge }, &Say::default()).await.map(drop)
+        self.operate(Operation::Destroy { purge, force }, &Say::default()).await.map(drop)
+    }
+
+    /// Refuses where there is work that was never taken home, and names it.
+    pub(super) async fn needs_to_be_home(&self) -> Result<(), Error> {
+        if !self.ends.unapplied {
+            return Ok(());
+        }
+        let mut files = self.timeline.unapplied().await.map_err(|e| failure::of_timeline(&e))?;
+        let total = files.len();
+        files.truncate(LISTED);
+        Err(Error::new(
+            Kind::UnappliedWork,
+            format!("workspace {} holds work that was never applied", self.record.name),
+        )
+        .details(serde_json::json!({ "files": files, "total": total }))
+        .hint("vcodingctl diff shows it, vcodingctl apply takes it home, vcodingctl destroy --force ends it anyway"))
     }
 
     pub(super) async fn checkpoint(
         &mut self,
         cause: Cause,
-        quiet: bool,
+        activity: Activity,
     ) -> Result<(CheckpointView, bool, Vec<String>), Error> {
         self.needs_history()?;
-        let made = self.timeline.checkpoint(cause, quiet).await.map_err(|e| failure::of_timeline(&e))?;
+        let made = self.timeline.checkpoint(cause, activity).await.map_err(|e| failure::of_timeline(&e))?;
         self.look_at_history().await?;
         Ok(made)
-    }
-
-    pub(super) async fn checkpoint_if_there(&mut self, cause: Cause) -> Result<(), Error> {
-        if self.ends.base.is_none() {
-            return Ok(());
-        }
-        self.checkpoint(cause, false).await.map(drop)
     }
 
     fn needs_history(&self) -> Result<(), Error> {
@@ -595,7 +617,7 @@ impl Actor {
         let to = match to {
             Some(name) => name,
             None => {
-                self.checkpoint(Cause::of("diff"), false).await?;
+                self.checkpoint(Cause::of("diff"), Activity::Running).await?;
                 "@".into()
             }
         };
@@ -607,19 +629,19 @@ impl Actor {
 
     async fn rollback(&mut self, to: String, paths: Vec<Bytes>) -> Result<RollbackResult, Error> {
         self.needs_history()?;
-        // Named before the checkpoint that is taken now: `@` is what the caller saw as newest.
+        // Named before the checkpoint that is taken on the way: `@` is what the caller saw as newest.
         let target = self.timeline.resolve(to).await.map_err(|e| failure::of_timeline(&e))?;
-        let (before, _, _) = self.checkpoint(Cause::of("before-rollback"), false).await?;
-        let operation = Operation::Rollback { to: target.to_string(), before: before.id.clone(), paths };
+        let operation = Operation::Rollback { to: target.to_string(), before: None, paths };
         let told = self.operate(operation, &Say::default()).await?;
-        let checkpoint =
-            told.rolled_back.ok_or_else(|| Error::new(Kind::Internal, "a rollback ended without its checkpoint"))?;
-        Ok(RollbackResult { checkpoint, target: target.to_string(), before: before.id })
+        match (told.rolled_back, told.before) {
+            (Some(checkpoint), Some(before)) => Ok(RollbackResult { checkpoint, target: target.to_string(), before }),
+            _ => Err(Error::new(Kind::Internal, "a rollback ended without its checkpoint")),
+        }
     }
 
     async fn apply(&mut self, branch: Option<String>) -> Result<ApplyResult, Error> {
         self.needs_history()?;
-        self.checkpoint(Cause::of("apply"), false).await?;
+        self.checkpoint(Cause::of("apply"), Activity::Running).await?;
         let branch = branch.unwrap_or_else(|| format!("vcoding/{}", self.record.name));
         let told = self.operate(Operation::Apply { branch }, &Say::default()).await?;
         told.applied.ok_or_else(|| Error::new(Kind::Internal, "an apply ended without its branch"))

@@ -97,6 +97,7 @@ pub fn of_ssh(error: ssh::Error) -> Error {
 pub fn of_timeline(error: &timeline::Error) -> Error {
     match error {
         timeline::Error::History(error) => of_history(error),
+        timeline::Error::Closed => Error::new(Kind::WorkspaceNotFound, chain(error)).hint("vcodingctl ls"),
         timeline::Error::Task(_) => Error::new(Kind::Internal, chain(error)).hint("vcodingctl daemon status"),
     }
 }

@@ -37,11 +37,15 @@ pub enum Operation {
     Stop,
     Destroy {
         purge: bool,
+        /// Although it holds work that was never applied.
+        #[serde(default)]
+        force: bool,
     },
-    /// The work tree back to the tree of checkpoint `to`; `before` was the newest then.
+    /// The work tree back to the tree of checkpoint `to`. `before` is the newest from [`Step::Freeze`] on.
     Rollback {
         to: String,
-        before: String,
+        #[serde(default)]
+        before: Option<String>,
         paths: Vec<protocol::Bytes>,
     },
     /// The newest checkpoint home, as this branch.
@@ -70,7 +74,7 @@ pub enum Step {
     Connect,
     /// Every run of the workspace is over.
     EndRuns,
-    /// A checkpoint, if the work tree is not as the newest.
+    /// A checkpoint, if the work tree is not as the newest; nothing writes there any more.
     Checkpoint,
     /// The SSH connections are gone.
     Disconnect,
@@ -80,6 +84,8 @@ pub enum Step {
     Remove,
     /// The directories are in the trash, or gone; the keys are gone in either case.
     PutAway,
+    /// Nothing writes to the work tree, and what it holds is a checkpoint.
+    Freeze,
     /// The work tree is the checkpoint's.
     Restore,
     /// The branch is in the project's repository.
@@ -90,8 +96,8 @@ impl Operation {
     /// Its steps in order.
     pub fn steps(&self) -> &'static [Step] {
         use Step::{
-            Checkpoint, Connect, Copy, Create, Directories, Disconnect, EndRuns, Files, Halt, Image, Publish, PutAway,
-            Remove, Restore, Start,
+            Checkpoint, Connect, Copy, Create, Directories, Disconnect, EndRuns, Files, Freeze, Halt, Image, Publish,
+            PutAway, Remove, Restore, Start,
         };
         match self {
             Self::Up { rebuild: false } => &[Directories, Image, Copy, Files, Create, Start, Connect],
@@ -99,9 +105,10 @@ impl Operation {
                 &[Directories, Image, Copy, Disconnect, Remove, Files, Create, Start, Connect]
             }
             Self::Start => &[Files, Create, Start, Connect],
-            Self::Stop => &[EndRuns, Checkpoint, Disconnect, Halt],
-            Self::Destroy { .. } => &[EndRuns, Disconnect, Remove, PutAway],
-            Self::Rollback { .. } => &[Restore],
+            Self::Stop => &[EndRuns, Disconnect, Halt, Checkpoint],
+            Self::Destroy { purge: true, force: true } => &[EndRuns, Disconnect, Remove, PutAway],
+            Self::Destroy { .. } => &[EndRuns, Disconnect, Remove, Checkpoint, PutAway],
+            Self::Rollback { .. } => &[Freeze, Restore],
             Self::Apply { .. } => &[Publish],
         }
     }
@@ -121,6 +128,8 @@ impl Operation {
     pub fn rest_after(&self, from: Rest) -> Option<Rest> {
         match self {
             Self::Up { .. } | Self::Start => Some(Rest::Ready),
+            // One that never came up is still to be made.
+            Self::Stop if from == Rest::New => Some(Rest::New),
             Self::Stop => Some(Rest::Stopped),
             Self::Destroy { .. } => None,
             Self::Rollback { .. } | Self::Apply { .. } => Some(from),
@@ -166,6 +175,7 @@ impl Step {
             Self::Halt => "halt",
             Self::Remove => "remove",
             Self::PutAway => "put away",
+            Self::Freeze => "freeze",
             Self::Restore => "restore",
             Self::Publish => "publish",
         }
@@ -182,8 +192,10 @@ mod tests {
             Operation::Up { rebuild: true },
             Operation::Start,
             Operation::Stop,
-            Operation::Destroy { purge: true },
-            Operation::Rollback { to: "a".into(), before: "b".into(), paths: Vec::new() },
+            Operation::Destroy { purge: true, force: true },
+            Operation::Destroy { purge: false, force: true },
+            Operation::Destroy { purge: true, force: false },
+            Operation::Rollback { to: "a".into(), before: None, paths: Vec::new() },
             Operation::Apply { branch: "b".into() },
         ]
     }
@@ -206,7 +218,25 @@ mod tests {
                 assert!(at(steps, Step::Disconnect).unwrap() < end, "{operation:?}");
             }
         }
-        assert!(at(Operation::Stop.steps(), Step::Checkpoint) > at(Operation::Stop.steps(), Step::EndRuns));
+    }
+
+    #[test]
+    fn what_is_kept_is_recorded_when_nothing_writes_any_more() {
+        let at = |steps: &[Step], step| steps.iter().position(|s| *s == step);
+        for operation in operations() {
+            let steps = operation.steps();
+            let still = [Step::Halt, Step::Remove, Step::Freeze].iter().find_map(|s| at(steps, *s));
+            if let Some(recorded) = at(steps, Step::Checkpoint) {
+                assert!(still.unwrap() < recorded, "{operation:?}");
+            }
+            for after in [Step::PutAway, Step::Restore] {
+                if at(steps, after).is_some() && operation != (Operation::Destroy { purge: true, force: true }) {
+                    let recorded = at(steps, Step::Checkpoint).or(at(steps, Step::Freeze));
+                    assert!(recorded < at(steps, after), "{operation:?}");
+                    assert!(recorded.is_some(), "{operation:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod machine;
 mod points;
 mod record;
 mod registry;
+mod rollback;
 mod steps;
 #[cfg(test)]
 mod tests;

@@ -155,7 +155,10 @@ impl Registry {
         let project = transfer::suitable(&params.project, home.as_deref(), &own).map_err(|e| unsuitable(&e))?;
         let handle = match self.existing(&project, params.name.as_ref())? {
             Some(handle) => handle,
-            None => self.create(&project, params.name).await?,
+            None => {
+                transfer::may_be_repository(&project).map_err(|e| unsuitable(&e))?;
+                self.create(&project, params.name).await?
+            }
         };
         let done = handle.up(params.rebuild, say).await?;
         Ok(done.into_result(&handle.snapshot()))
@@ -449,6 +452,10 @@ fn unsuitable(why: &Unsuitable) -> Error {
     match why {
         Unsuitable::Missing { .. } => Error::new(Kind::NoProject, why.to_string()).hint("cd to your project"),
         Unsuitable::Forbidden { .. } => Error::new(Kind::UnsuitableProject, why.to_string()).hint("cd to your project"),
+        Unsuitable::Inside { repository, .. } => Error::new(Kind::UnsuitableProject, why.to_string()).hint(format!(
+            "vcodingctl --project {} up (its vcoding.toml may name this directory's Dockerfile), or git init here first",
+            repository.display()
+        )),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -16,17 +17,19 @@ use tokio::sync::mpsc;
 use super::actor::Actor;
 use super::failure;
 use super::machine::{Operation, Step};
-use super::record::{self, ImageRecord};
+use super::record::{self, ImageRecord, Rest};
 use super::{Say, helper, trash};
 use crate::image::{self, ImageRequest};
 use crate::provider::{BuildEvent, GuestState, Walls};
-use crate::timeline::Cause;
+use crate::timeline::{Activity, Cause};
 use crate::{config, exec, ssh, transfer};
 
 /// A guest gets this long to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 /// The first command has to come back within this.
 const FIRST_COMMAND: Duration = Duration::from_secs(30);
+/// Of a longer Dockerfile only the beginning is compared.
+const MAX_DOCKERFILE: u64 = 4 << 20;
 /// A longer ENV is not taken: it has to fit into a guest's environment.
 const MAX_ENV: usize = 256 << 10;
 
@@ -39,6 +42,8 @@ pub(super) struct Told {
     pub notes: Vec<String>,
     pub applied: Option<protocol::transfer::ApplyResult>,
     pub rolled_back: Option<protocol::checkpoint::CheckpointView>,
+    /// The checkpoint of what a rollback replaced.
+    pub before: Option<String>,
 }
 
 impl Actor {
@@ -92,14 +97,15 @@ impl Actor {
                 self.end_runs().await;
                 Ok(())
             }
-            Step::Checkpoint => self.checkpoint_if_there(Cause::of("stop")).await,
+            Step::Checkpoint => self.record_the_last(operation).await,
             Step::Disconnect => {
                 self.disconnect().await;
                 Ok(())
             }
             Step::Halt => self.halt().await,
             Step::Remove => self.shared.provider.remove(&self.record.id).await.map_err(|e| failure::of_provider(&e)),
-            Step::PutAway => self.put_away(matches!(operation, Operation::Destroy { purge: true })).await,
+            Step::PutAway => self.put_away(matches!(operation, Operation::Destroy { purge: true, .. })).await,
+            Step::Freeze => self.freeze().await,
             Step::Restore => self.restore(operation, told).await,
             Step::Publish => self.publish_branch(operation, told).await,
         }?;
@@ -226,6 +232,18 @@ impl Actor {
     }
 
     async fn copy(&mut self, told: &mut Told) -> Result<Option<String>, Error> {
+        if self.record.rest != Rest::New && self.ends.base.is_none() {
+            // An import begins with an empty work tree; this one may hold all that is left of somebody's work.
+            return Err(Error::new(
+                Kind::Internal,
+                format!(
+                    "the history of workspace {} is gone; its work tree was left alone: {}",
+                    self.record.name,
+                    self.places.tree().display()
+                ),
+            )
+            .hint("copy from there what you need; then vcodingctl destroy --force, and vcodingctl up"));
+        }
         let project = self.record.project.clone();
         let made = blocking(move || {
             transfer::ensure_repository(&project).map_err(|e| {
@@ -382,30 +400,23 @@ impl Actor {
     async fn put_away(&mut self, purge: bool) -> Result<(), Error> {
         self.timeline.close().await;
         let (state_dir, id) = (self.shared.state_dir.clone(), self.record.id.clone());
-        blocking(move || trash::put_away(&state_dir, &id, purge).map_err(|(path, e)| failure::of_file(&path, &e))).await
+        let done =
+            blocking(move || trash::put_away(&state_dir, &id, purge).map_err(|(path, e)| failure::of_file(&path, &e)));
+        done.await.inspect_err(|_| self.timeline.reopen())
     }
 
-    async fn restore(&mut self, operation: &Operation, told: &mut Told) -> Result<(), Error> {
-        let Operation::Rollback { to, before, paths } = operation else {
-            return Err(Error::new(Kind::Internal, "only a rollback restores"));
-        };
-        let id = |text: &str| {
-            text.parse::<history::Id>()
-                .map_err(|_| Error::new(Kind::Internal, format!("{text:?} is no checkpoint's id")))
-        };
-        let (to, before) = (id(to)?, id(before)?);
-        // A guest that runs could undo every file that is written.
-        let frozen = self.guest_runs().await?;
-        let provider = self.shared.provider.clone();
-        if frozen {
-            provider.pause(&self.record.id).await.map_err(|e| failure::of_provider(&e))?;
+    /// What the work tree holds when nothing writes to it any more; a destroy that was not forced
+    /// goes on only if that is at home.
+    async fn record_the_last(&mut self, operation: &Operation) -> Result<(), Error> {
+        if self.ends.base.is_none() {
+            return Ok(());
         }
-        let done = self.timeline.rollback(to, before, paths.clone()).await;
-        if frozen {
-            provider.unpause(&self.record.id).await.map_err(|e| failure::of_provider(&e))?;
-        }
-        told.rolled_back = Some(done.map_err(|e| failure::of_timeline(&e))?);
-        self.look_at_history().await
+        let Operation::Destroy { force, .. } = operation else {
+            return self.checkpoint(Cause::of("stop"), Activity::Still).await.map(drop);
+        };
+        let made = self.checkpoint(Cause::of("destroy"), Activity::Still).await;
+        made.map_err(|e| e.hint("vcodingctl destroy --force --purge ends it without a last checkpoint"))?;
+        if *force { Ok(()) } else { self.needs_to_be_home().await }
     }
 
     async fn publish_branch(&mut self, operation: &Operation, told: &mut Told) -> Result<(), Error> {
@@ -444,7 +455,11 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub(super) fn source_of(root: &Path, project: &config::Project) -> String {
     use std::fmt::Write;
     let mut hash = Sha256::new();
-    hash.update(std::fs::read(root.join(&project.dockerfile)).unwrap_or_default());
+    let mut dockerfile = Vec::new();
+    let opened = fs::Root::open(root).and_then(|root| root.open_file(&project.dockerfile));
+    // One that cannot be read is said by the build.
+    let _read = opened.is_ok_and(|file| file.take(MAX_DOCKERFILE).read_to_end(&mut dockerfile).is_ok());
+    hash.update(dockerfile);
     hash.update([0]);
     hash.update(project.hash.as_bytes());
     hash.finalize()[..16].iter().fold(String::new(), |mut text, byte| {
@@ -456,7 +471,7 @@ pub(super) fn source_of(root: &Path, project: &config::Project) -> String {
 fn left_out_of_image(left_out: &[image::LeftOut]) -> Option<String> {
     let named: Vec<String> = left_out
         .iter()
-        .filter(|l| l.path != Path::new(".git"))
+        .filter(|l| l.path.file_name() != Some(std::ffi::OsStr::new(".git")))
         .take(5)
         .map(|l| format!("{} ({})", l.path.display(), l.why))
         .collect();

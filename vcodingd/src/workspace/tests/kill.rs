@@ -100,11 +100,12 @@ async fn a_start_is_finished_wherever_it_was_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_destroy_is_finished_wherever_it_was_cut_off_and_leaves_no_key() {
-    for point in points(&Operation::Destroy { purge: false }) {
+    for point in points(&Operation::Destroy { purge: false, force: false }) {
         after_death!(
             point,
             |first, before| {
                 first.up(&before.project).await.unwrap();
+                first.exec(&["write", "b.txt", "in no checkpoint yet"]).await;
             },
             |dying| dying.handle().destroy(true, false).await,
             |daemon, world| {
@@ -118,6 +119,9 @@ async fn a_destroy_is_finished_wherever_it_was_cut_off_and_leaves_no_key() {
                 assert_eq!(left, 0, "{point}");
                 let kept = std::fs::read_dir(world.state().join("trash")).unwrap().next().unwrap().unwrap().path();
                 assert!(kept.join("host/history.git").is_dir() && !kept.join("host/keys").exists(), "{point}");
+                let history = git2::Repository::open_bare(kept.join("host/history.git")).unwrap();
+                let newest = history.find_reference("refs/heads/main").unwrap().peel_to_tree().unwrap();
+                assert!(newest.get_name("b.txt").is_some(), "{point}: what nobody asked to be recorded is kept");
                 // The name is free again.
                 assert!(daemon.up(&world.project).await.unwrap().created, "{point}");
             }
@@ -127,7 +131,7 @@ async fn a_destroy_is_finished_wherever_it_was_cut_off_and_leaves_no_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
-    let operation = Operation::Rollback { to: String::new(), before: String::new(), paths: Vec::new() };
+    let operation = Operation::Rollback { to: String::new(), before: None, paths: Vec::new() };
     for point in points(&operation) {
         after_death!(
             point,
@@ -135,6 +139,7 @@ async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
                 first.up(&before.project).await.unwrap();
                 first.exec(&["write", "a.txt", "second"]).await;
                 first.handle().checkpoint(None).await.unwrap();
+                first.exec(&["write", "b.txt", "in no checkpoint yet"]).await;
             },
             |dying| {
                 dying.handle().pool().await.unwrap();
@@ -147,6 +152,8 @@ async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
                 let causes: Vec<_> =
                     daemon.handle().checkpoints(10).await.unwrap().into_iter().map(|c| c.cause).collect();
                 assert_eq!(causes.iter().filter(|c| *c == "rollback").count(), 1, "{point}: {causes:?}");
+                daemon.handle().rollback("@~1".into(), Vec::new()).await.unwrap();
+                assert_eq!(daemon.exec(&["read", "b.txt"]).await.1, "in no checkpoint yet", "{point}");
             }
         );
     }

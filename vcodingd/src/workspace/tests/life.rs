@@ -119,6 +119,40 @@ async fn work_that_was_never_applied_is_not_destroyed_by_mistake() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_work_tree_whose_history_is_gone_is_neither_emptied_nor_destroyed_by_mistake() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    daemon.exec(&["write", "b.txt", "hours of work"]).await;
+    let id = daemon.view().unwrap().id;
+    daemon.end().await;
+    let own = world.state().join("workspaces").join(id.as_str());
+    std::fs::remove_dir_all(own.join("host/history.git")).unwrap();
+    let daemon = world.open().await;
+    daemon.settled().await;
+    let refused = daemon.handle().destroy(false, false).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::UnappliedWork, "{refused:?}");
+    let refused = daemon.handle().up(true, Say::default()).await.unwrap_err();
+    assert!(refused.message.contains("history of workspace shop is gone"), "{refused:?}");
+    assert_eq!(std::fs::read(own.join("tree/b.txt")).unwrap(), b"hours of work");
+    daemon.handle().destroy(true, true).await.unwrap();
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_of_what_never_came_up_leaves_it_to_be_made() {
+    let world = World::new();
+    let daemon = world.open().await;
+    world.guests.fail_next(Op::Create, ProviderError::Engine { doing: "a test", message: "it will not".into() });
+    daemon.up(&world.project).await.unwrap_err();
+    daemon.handle().stop().await.unwrap();
+    let up = daemon.up(&world.project).await.unwrap();
+    assert!(up.created && up.workspace.base.is_some());
+    assert_eq!(daemon.exec(&["read", "a.txt"]).await.1, "first\n");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rollback_of_some_paths_leaves_the_others() {
     let world = World::new();
     let daemon = world.open().await;
