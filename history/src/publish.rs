@@ -1,6 +1,6 @@
 //! Taking the work home: a branch in the user's repository, while its index and work tree stay as they are.
 //!
-//! The branch grows from the commit that was HEAD when the project was copied in. If the copy differed from that commit, a first
+//! The branch grows from the commit that was HEAD when the project was copied in, or from what was published last, once HEAD has that. If the copy differed from that commit, a first
 //! commit holds the uncommitted state, so that the work itself is one commit that shows the work alone. Trees are made ready for a
 //! repository: empty directories go, and what was kept out at the copy keeps the entry that HEAD has for it, so an untouched `.env`
 //! or submodule is not deleted by work that never saw it.
@@ -56,6 +56,9 @@ pub struct Published {
 /// The message of the commit that holds the uncommitted state.
 const UNCOMMITTED: &str = "the project as it was when vcoding copied it in";
 
+/// Ends the message of a commit with work.
+const TRAILER: &str = "\n\nVcoding-Checkpoint: ";
+
 /// A commit of the user's repository, and its tree.
 #[derive(Clone, Copy)]
 struct Tip {
@@ -97,7 +100,14 @@ impl History {
         let author = author(&repository);
         let mut commits = Vec::new();
         let mut tip = start;
-        if base_tree != start.tree {
+        if let Some(last) = reference.taken_in() {
+            tip = tip_at(&repository, last.oid()).map_err(|source| Error::Git { doing: "read the branch", source })?;
+            if tip.tree == work_tree {
+                published.commit = Some(last);
+                self.store.set_reference(APPLIED, work.id)?;
+                return Ok(published);
+            }
+        } else if base_tree != start.tree {
             tip = commit(&mut commits, tip, base_tree, &author, base.meta.time_ms, UNCOMMITTED)?;
             published.uncommitted = tip.commit;
         }
@@ -152,7 +162,11 @@ fn start(repository: &git2::Repository, project: &Path, origin: &Origin) -> Resu
         return Ok(Tip { commit: None, tree: Id::EMPTY_TREE });
     };
     let gone = || Error::HeadGone { path: project.to_path_buf(), head: head.clone() };
-    let commit = git2::Oid::from_str(head).and_then(|id| repository.find_commit(id)).map_err(|_| gone())?;
+    git2::Oid::from_str(head).and_then(|id| tip_at(repository, id)).map_err(|_| gone())
+}
+
+fn tip_at(repository: &git2::Repository, id: git2::Oid) -> std::result::Result<Tip, git2::Error> {
+    let commit = repository.find_commit(id)?;
     Ok(Tip { commit: Some(Id::of(commit.id())), tree: Id::of(commit.tree_id()) })
 }
 
@@ -172,7 +186,7 @@ fn author(repository: &git2::Repository) -> String {
 /// The given text, made harmless, and which checkpoint this is.
 fn message(given: &str, work: &Checkpoint) -> String {
     let text = text::neutral_lines(given);
-    format!("{}\n\nVcoding-Checkpoint: {}", text.trim(), work.id)
+    format!("{}{TRAILER}{}", text.trim(), work.id)
 }
 
 /// Adds a commit on top of `parent` to the list.

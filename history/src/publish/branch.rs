@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::record::{self, Durability, Fields};
 use crate::{Error, Id, Result};
 
+use super::TRAILER;
 use super::objects::own;
 
 const MAGIC: &[u8; 8] = b"VCPUBL01";
@@ -67,10 +68,13 @@ pub(super) struct Target {
     branch: String,
     /// Where it stands now.
     now: Option<Id>,
+    /// Our last publishing left it there, and HEAD has it since.
+    taken_in: bool,
 }
 
 impl Target {
-    /// Refuses a branch that somebody else moved or that is checked out.
+    /// Refuses a branch that somebody else made or moved, and one that is checked out. An earlier workspace's is taken over once
+    /// HEAD has all of it.
     pub(super) fn find(repository: &git2::Repository, branch: &str, places: &Places) -> Result<Self> {
         let name = full(branch);
         let valid = !branch.starts_with('-') && branch != "HEAD" && git2::Reference::is_valid_name(&name);
@@ -80,18 +84,26 @@ impl Target {
         if checked_out(repository, &name)? {
             return Err(Error::BranchCheckedOut { branch: branch.to_owned() });
         }
-        let now = match repository.find_reference(&name) {
+        let (now, taken_in) = match repository.find_reference(&name) {
             Ok(reference) => {
-                let now = reference.target().map(Id::of);
-                if !now.is_some_and(|id| places.of(branch).contains(&id)) {
-                    return Err(Error::BranchExists { branch: branch.to_owned() });
+                let exists = || Error::BranchExists { branch: branch.to_owned() };
+                let now = reference.target().map(Id::of).ok_or_else(exists)?;
+                let (ours, in_head) = (places.of(branch).contains(&now), is_in_head(repository, now));
+                if !(ours || in_head && is_published(repository, now)) {
+                    return Err(exists());
                 }
-                now
+                (Some(now), ours && in_head)
             }
-            Err(error) if error.code() == git2::ErrorCode::NotFound => None,
+            Err(error) if error.code() == git2::ErrorCode::NotFound => (None, false),
             Err(source) => return Err(Error::Git { doing: "look at the branch", source }),
         };
-        Ok(Self { branch: branch.to_owned(), now })
+        Ok(Self { branch: branch.to_owned(), now, taken_in })
+    }
+
+    /// The commit that was published last, if the user has taken it in: what comes next grows from there, or merging it would meet
+    /// the same changes as somebody else's.
+    pub(super) fn taken_in(&self) -> Option<Id> {
+        self.now.filter(|_| self.taken_in)
     }
 
     /// Makes or moves it, if it is still where it was found.
@@ -124,6 +136,20 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Whether a publishing made the commit, perhaps one of a workspace that is no more.
+fn is_published(repository: &git2::Repository, id: Id) -> bool {
+    repository.find_commit(id.oid()).is_ok_and(|commit| {
+        let message = commit.message_bytes();
+        message.windows(TRAILER.len()).any(|part| part == TRAILER.as_bytes())
+    })
+}
+
+/// Whether nothing is lost when the branch moves away from there.
+fn is_in_head(repository: &git2::Repository, id: Id) -> bool {
+    let head = repository.head().ok().and_then(|head| head.target());
+    head.is_some_and(|head| head == id.oid() || repository.graph_descendant_of(head, id.oid()).unwrap_or(false))
 }
 
 fn full(branch: &str) -> String {

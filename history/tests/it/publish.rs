@@ -54,6 +54,41 @@ fn the_work_comes_home_as_a_branch_and_the_project_stays_as_it_is() {
 }
 
 #[test]
+fn what_comes_after_a_merge_grows_from_what_was_merged() {
+    let (arena, mut history) = Arena::with(committed);
+    write(&arena.tree, "a", "first\n");
+    arena.checkpoint(&mut history);
+    let first = publish(&arena, &mut history).unwrap().commit.unwrap().to_string();
+    git(&arena.project, &["merge", "-q", "vcoding/w"]);
+    assert_eq!(publish(&arena, &mut history).unwrap().commit.unwrap().to_string(), first, "there is nothing new");
+    write(&arena.tree, "a", "second\n");
+    arena.checkpoint(&mut history);
+    let second = publish(&arena, &mut history).unwrap();
+    assert_eq!(show(&arena, &["rev-parse", "vcoding/w^"]), first);
+    assert_eq!(show(&arena, &["diff", "--name-status", "HEAD", "vcoding/w"]), "M\ta");
+    git(&arena.project, &["merge", "-q", "--ff-only", "vcoding/w"]);
+    assert_eq!(std::fs::read_to_string(arena.project.join("a")).unwrap(), "second\n");
+    assert_eq!(publish(&arena, &mut history).unwrap().commit, second.commit);
+}
+
+#[test]
+fn a_branch_of_an_earlier_workspace_is_taken_over_only_if_nothing_is_lost() {
+    let (arena, mut history) = Arena::with(committed);
+    let earlier = "theirs\n\nVcoding-Checkpoint: 0123";
+    git(&arena.project, &["commit", "-q", "--allow-empty", "-m", earlier]);
+    git(&arena.project, &["branch", "vcoding/w"]);
+    write(&arena.tree, "a", "first\n");
+    arena.checkpoint(&mut history);
+    publish(&arena, &mut history).unwrap();
+    // The same with a commit that is nowhere else.
+    git(&arena.project, &["checkout", "-q", "-b", "vcoding/v"]);
+    git(&arena.project, &["commit", "-q", "--allow-empty", "-m", earlier]);
+    git(&arena.project, &["checkout", "-q", "main"]);
+    let request = Publish { branch: "vcoding/v", message: "the work", time_ms: 1_700_000_100_000 };
+    assert!(matches!(history.publish(&arena.project, &request), Err(Error::BranchExists { .. })));
+}
+
+#[test]
 fn the_uncommitted_state_is_a_commit_of_its_own() {
     let (arena, mut history) = Arena::with(|root| {
         committed(root);

@@ -117,9 +117,12 @@ fn of_history(error: &history::Error) -> Error {
         }
         E::HeadGone { .. } => (Kind::InvalidConfiguration, "vcodingctl diff > work.patch, then git apply work.patch"),
         E::BadBranch { .. } => (Kind::InvalidParameters, "vcodingctl apply --branch NAME"),
-        E::BranchExists { .. } | E::BranchCheckedOut { .. } => {
-            (Kind::BranchExists, "vcodingctl apply --branch ANOTHER-NAME")
+        E::BranchExists { branch } => {
+            let hint =
+                format!("vcodingctl apply --branch ANOTHER-NAME; or, if you do not need it: git branch -D {branch}");
+            return Error::new(Kind::BranchExists, chain(error)).hint(hint);
         }
+        E::BranchCheckedOut { .. } => (Kind::BranchExists, "vcodingctl apply --branch ANOTHER-NAME"),
         E::Io { source, .. } if source.raw_os_error() == Some(28) => (Kind::NoSpace, "df -h"),
         E::Io { .. } | E::Files(_) | E::Git { .. } => (Kind::Internal, "df -h; vcodingctl daemon status"),
     };
