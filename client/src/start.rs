@@ -33,6 +33,12 @@ pub fn connect(places: &Places) -> Result<Client, Error> {
     }
 }
 
+/// The socket at which a daemon is looked for first.
+pub fn socket(places: &Places) -> PathBuf {
+    let announced = || announced(&places.daemon_file());
+    places.explicit_socket.clone().or_else(announced).unwrap_or_else(|| places.socket.clone())
+}
+
 /// The socket that `daemon.json` names.
 fn announced(file: &Path) -> Option<PathBuf> {
     let text = std::fs::read(file).ok()?;

@@ -90,6 +90,13 @@ impl History {
         self.store.set_reference(&run_reference(run, "end"), id)
     }
 
+    /// Whether the checkpoint `id` has a file, link or directory at `path`.
+    pub fn has(&self, id: Id, path: &[u8]) -> Result<bool> {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let tree = self.checkpoint_at(id)?.tree;
+        Ok(self.store.lookup(tree, path)?.is_some())
+    }
+
     /// The newest `limit` checkpoints, newest first.
     pub fn list(&self, limit: usize) -> Result<Vec<Checkpoint>> {
         self.chain().take(limit).collect()

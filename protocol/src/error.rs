@@ -53,6 +53,8 @@ kinds! {
     WorkspaceNotFound = 3,
     /// No checkpoint of that name.
     CheckpointNotFound = 3,
+    /// Neither the checkpoint nor the work tree has such a path.
+    PathNotFound = 3,
     /// No run of that id.
     RunNotFound = 3,
     /// No agent of that name.

@@ -16,8 +16,8 @@ use crate::render::text::{ago, clean};
 
 pub fn run(command: Daemon, session: &Session, printer: &Printer) -> Outcome {
     match command {
-        Daemon::Start => status(&mut session.daemon()?, printer),
-        Daemon::Status => status(&mut start::connect(&session.places)?, printer),
+        Daemon::Start => status(&mut session.daemon()?, session, printer),
+        Daemon::Status => status(&mut start::connect(&session.places)?, session, printer),
         Daemon::Stop => stop(session, printer),
         Daemon::Logs { lines } => logs(&session.places.state.join("log/vcodingd.log"), lines, printer),
     }
@@ -63,7 +63,7 @@ fn logs(path: &Path, lines: usize, printer: &Printer) -> Outcome {
     Ok(0)
 }
 
-fn status(daemon: &mut client::Client, printer: &Printer) -> Outcome {
+fn status(daemon: &mut client::Client, session: &Session, printer: &Printer) -> Outcome {
     let status = daemon.call::<Status>(&NoParams {})?;
     if printer.json {
         printer.document(&status);
@@ -71,6 +71,7 @@ fn status(daemon: &mut client::Client, printer: &Printer) -> Outcome {
     }
     let started = ago(status.started, Timestamp::now());
     printer.line(&format!("vcodingd {} (pid {}), started {started}", clean(&status.version), status.pid));
+    printer.line(&format!("socket      {}", start::socket(&session.places).display()));
     printer.line(&format!("state       {}", status.state_dir.display()));
     printer.line(&format!("workspaces  {}, {} running", status.workspaces, status.running));
     Ok(0)

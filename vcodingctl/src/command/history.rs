@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 
+use protocol::Timestamp;
 use protocol::checkpoint::{
     CheckpointCreateParams, CheckpointListParams, CheckpointView, DiffParams, DiffResult, FileChange, RollbackParams,
 };
 use protocol::methods::{CheckpointCreate, CheckpointDiff, CheckpointList, CheckpointRollback};
-use protocol::{Bytes, Timestamp};
 
 use super::{Outcome, Session, names};
 use crate::printer::Printer;
@@ -94,7 +94,7 @@ pub fn diff(compare: &Compare<'_>, session: &Session, printer: &Printer) -> Outc
     let mut daemon = session.daemon()?;
     let mut name = |n: Option<&str>| n.map(|n| names::checkpoint(&mut daemon, session, n)).transpose();
     let (from, to) = (name(compare.from)?, name(compare.to)?);
-    let params = DiffParams { workspace, from, to, paths: bytes(compare.paths) };
+    let params = DiffParams { workspace, from, to, paths: session.paths(compare.paths)? };
     let result = wait::call::<CheckpointDiff>(&mut daemon, printer, "comparing", &params)?;
     if printer.json {
         printer.document(&result);
@@ -151,7 +151,7 @@ pub fn rollback(to: &str, paths: &[OsString], session: &Session, printer: &Print
     let workspace = session.workspace()?;
     let mut daemon = session.daemon()?;
     let name = names::checkpoint(&mut daemon, session, to)?;
-    let params = RollbackParams { workspace, to: name, paths: bytes(paths) };
+    let params = RollbackParams { workspace, to: name, paths: session.paths(paths)? };
     let result = wait::call::<CheckpointRollback>(&mut daemon, printer, "going back", &params)?;
     if printer.json {
         printer.document(&result);
@@ -169,8 +169,4 @@ pub fn rollback(to: &str, paths: &[OsString], session: &Session, printer: &Print
     printer.line(&format!("{what} as it was at {} ({target}): {counts}", one_line(to)));
     printer.next_of(&[("vcodingctl rollback @~1", "the way back")]);
     Ok(0)
-}
-
-fn bytes(paths: &[OsString]) -> Vec<Bytes> {
-    paths.iter().cloned().map(Bytes::from).collect()
 }

@@ -10,12 +10,13 @@ mod run;
 mod secret;
 mod workspace;
 
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
 
 use clap::CommandFactory;
 use client::{Client, Places, start};
 use protocol::names::ProjectRef;
-use protocol::{Error, Kind, WorkspaceRef};
+use protocol::{Bytes, Error, Kind, WorkspaceRef};
 
 use crate::args::{Args, Command, Global};
 use crate::printer::Printer;
@@ -73,6 +74,39 @@ fn completion(shell: clap_complete::Shell, printer: &Printer) -> u8 {
     0
 }
 
+/// `typed` relative to the project; from outside of it, and where only a workspace is named, it is that already.
+fn below(typed: &OsStr, here: Option<&Path>, project: Option<&Path>) -> Result<Bytes, Error> {
+    let prefix = here.zip(project).and_then(|(here, project)| here.strip_prefix(project).ok()).unwrap_or(Path::new(""));
+    let typed = Path::new(typed);
+    let whole = match (typed.is_absolute(), project) {
+        (true, Some(project)) => typed.strip_prefix(project).map(Path::to_owned).ok(),
+        (true, None) => None,
+        (false, _) => Some(prefix.join(typed)),
+    };
+    match whole.and_then(|path| plain(&path)) {
+        Some(path) => Ok(Bytes::from(path.into_os_string())),
+        None => {
+            let typed = crate::render::text::one_line(&typed.to_string_lossy());
+            Err(Error::new(Kind::Usage, format!("{typed} is no path below the project"))
+                .hint("without paths the whole work tree is meant"))
+        }
+    }
+}
+
+/// Without `.` and `..`; `None` for what is empty then, or leads out.
+fn plain(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.pop() => {}
+            Component::Normal(name) => plain.push(name),
+            _ => return None,
+        }
+    }
+    (!plain.as_os_str().is_empty()).then_some(plain)
+}
+
 fn version(printer: &Printer) -> u8 {
     #[derive(serde::Serialize)]
     struct Version {
@@ -126,6 +160,13 @@ impl Session {
         self.workspace.as_ref().map(parse).transpose()
     }
 
+    /// Paths as typed here, for the daemon: relative to the project.
+    pub fn paths(&self, typed: &[OsString]) -> Result<Vec<Bytes>, Error> {
+        let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
+        let project = if self.workspace.is_some() && self.project.is_none() { None } else { self.project().ok() };
+        typed.iter().map(|path| below(path, here.as_deref(), project.as_deref())).collect()
+    }
+
     /// The project: `--project`, else the nearest ancestor with a vcoding.toml or a .git, else
     /// the current directory if it has a Dockerfile.
     pub fn project(&self) -> Result<PathBuf, Error> {
@@ -146,5 +187,26 @@ impl Session {
         }
         Err(Error::new(Kind::NoProject, format!("{} is no project: neither it nor a directory above has a vcoding.toml or a .git, and it has no Dockerfile", here.display()))
             .hint("cd to your project, or name a workspace with -w (vcodingctl ls lists them)"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_relative_to_where_they_are_typed() {
+        let (here, project) = (Path::new("/p/src/deep"), Path::new("/p"));
+        let ask = |typed: &str| below(OsStr::new(typed), Some(here), Some(project)).ok();
+        let path = |text: &str| Some(Bytes::from(OsString::from(text)));
+        assert_eq!(ask("a.rs"), path("src/deep/a.rs"));
+        assert_eq!(ask("./../a.rs"), path("src/a.rs"));
+        assert_eq!(ask("/p/README"), path("README"));
+        for outside in ["../../../x", "../../..", "/q/x", "/p"] {
+            assert_eq!(ask(outside), None, "{outside}");
+        }
+        let elsewhere = below(OsStr::new("a/b"), Some(Path::new("/q")), Some(project)).ok();
+        assert_eq!(elsewhere, path("a/b"), "from outside they are the project's");
+        assert_eq!(below(OsStr::new("a/b"), Some(here), None).ok(), path("a/b"));
     }
 }

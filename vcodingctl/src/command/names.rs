@@ -6,12 +6,13 @@ use protocol::run::{RunListParams, RunView};
 use protocol::{Error, Kind, RunId};
 
 use super::Session;
+use crate::render::text::short_run;
 
 /// Fewer digits are more likely a slip than a name.
 const FEWEST: usize = 4;
 
 /// The run that is meant: a whole id; `@`, the newest of the workspace; or digits that only one
-/// run's id begins or ends with.
+/// run's id begins or ends with, or that begin what listings show of it.
 ///
 /// # Errors
 /// [`Kind::RunNotFound`]; [`Kind::Usage`] where several fit.
@@ -35,8 +36,9 @@ pub fn run(client: &mut Client, session: &Session, text: &str) -> Result<RunId, 
 }
 
 fn only(runs: &[RunView], digits: &str) -> Result<RunId, Error> {
-    let fits = |id: &str| id.starts_with(digits) || id.ends_with(digits);
-    let mut fitting = runs.iter().map(|r| &r.id).filter(|id| fits(id.as_str()));
+    let shown = |id: &RunId| short_run(id).starts_with(digits);
+    let fits = |id: &RunId| id.as_str().starts_with(digits) || id.as_str().ends_with(digits) || shown(id);
+    let mut fitting = runs.iter().map(|r| &r.id).filter(|id| fits(id));
     match (fitting.next(), fitting.next()) {
         (Some(id), None) => Ok(id.clone()),
         (None, _) => Err(Error::new(Kind::RunNotFound, format!("no run {digits:?}")).hint("vcodingctl runs --all")),

@@ -58,6 +58,10 @@ fn prompt(args: &Run) -> Result<Option<String>, Error> {
         Some(text) => text.to_owned(),
         None => String::new(),
     };
+    if agent.contains(char::is_whitespace) {
+        return Err(Error::new(Kind::Usage, format!("{:?} is no agent's name", one_line(agent)))
+            .hint(format!("vcodingctl run claude {:?}", one_line(agent))));
+    }
     if text.trim().is_empty() {
         return Err(Error::new(Kind::Usage, format!("{} was asked nothing", one_line(agent)))
             .hint(format!("vcodingctl run {} \"make the failing test pass\"", one_line(agent))));

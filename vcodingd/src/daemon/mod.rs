@@ -130,7 +130,6 @@ fn shared(places: &Places, store: &Store) -> Result<Shared, Error> {
         known_runs: KnownRuns::default(),
         agents: open_store(&state_dir)?,
         model_client: Client::new(),
-        user,
         state_dir,
     })
 }

@@ -70,7 +70,7 @@ fn unreachable_guest(error: &ssh::Error) -> protocol::Error {
         | ssh::Error::Lost
         | ssh::Error::NoSession { .. }
         | ssh::Error::NotForwarded { .. } => {
-            protocol::Error::new(Kind::GuestUnreachable, message).hint("vcodingctl stop && vcodingctl start")
+            protocol::Error::new(Kind::GuestUnreachable, message).hint("vcodingctl up, which looks after the guest")
         }
     }
 }

@@ -9,7 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No carrier got through, or SSH did not come up on it: another life of the guest helps.
-    #[error("guest {id} does not answer: {why}")]
+    #[error("the guest does not answer: {why}")]
     Unreachable { id: WorkspaceId, why: String },
     /// Something answered that is not this guest.
     #[error("guest {id} is not who it should be: {why}")]

@@ -188,6 +188,20 @@ impl Timeline {
         .await
     }
 
+    /// The first of `paths` that is neither in the checkpoint `id` nor in the newest.
+    pub async fn missing(&self, id: Id, paths: Vec<Bytes>) -> Result<Option<Bytes>, Error> {
+        self.with(move |history, _| {
+            let newest = history.resolve("@")?.id;
+            for path in paths {
+                if !history.has(id, &path.0)? && !history.has(newest, &path.0)? {
+                    return Ok(Some(path));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
     /// The files in which the newest checkpoint differs from what was last taken home.
     pub async fn unapplied(&self) -> Result<Vec<FileChange>, Error> {
         self.with(|history, _| {

@@ -509,7 +509,11 @@ impl Actor {
         }
         self.lose_runs_of_a_gone_guest().await;
         // Of a workspace that is there, only the guest is made to run again.
-        let operation = if created || rebuild || self.record.image.is_none() || self.ends.base.is_none() {
+        let image = match &self.record.image {
+            Some(image) => self.shared.provider.image(&image.reference).await.is_ok(),
+            None => false,
+        };
+        let operation = if created || rebuild || !image || self.ends.base.is_none() {
             Operation::Up { rebuild: rebuild && !created }
         } else {
             Operation::Start
@@ -532,12 +536,12 @@ impl Actor {
 
     async fn whether_the_project_moved_on(&self) -> Told {
         let (project, known) = (self.record.project.clone(), self.record.image.clone());
-        let note = tokio::task::spawn_blocking(move || {
-            let config = crate::config::Project::load(&project).ok()?;
-            let now = super::steps::source_of(&project, &config);
-            (known?.source != now).then(|| {
-                "the Dockerfile or vcoding.toml changed since the guest was made: vcodingctl up --rebuild takes it in".to_owned()
-            })
+        let note = tokio::task::spawn_blocking(move || match crate::config::Project::load(&project) {
+            Ok(config) => (known?.source != super::steps::source_of(&project, &config)).then(|| {
+                "the Dockerfile or vcoding.toml changed since the guest was made: vcodingctl up --rebuild takes it in"
+                    .to_owned()
+            }),
+            Err(error) => Some(format!("it runs as it was made; {error}")),
         });
         Told { notes: note.await.ok().flatten().into_iter().collect(), ..Told::default() }
     }
@@ -631,6 +635,14 @@ impl Actor {
         self.needs_history()?;
         // Named before the checkpoint that is taken on the way: `@` is what the caller saw as newest.
         let target = self.timeline.resolve(to).await.map_err(|e| failure::of_timeline(&e))?;
+        if !paths.is_empty() {
+            self.checkpoint(Cause::of("before-rollback"), Activity::Running).await?;
+            let missing = self.timeline.missing(target, paths.clone()).await.map_err(|e| failure::of_timeline(&e))?;
+            if let Some(path) = missing {
+                let message = format!("neither that checkpoint nor the work tree has {}", path.to_text());
+                return Err(Error::new(Kind::PathNotFound, message).hint("vcodingctl diff --stat"));
+            }
+        }
         let operation = Operation::Rollback { to: target.to_string(), before: None, paths };
         let told = self.operate(operation, &Say::default()).await?;
         match (told.rolled_back, told.before) {

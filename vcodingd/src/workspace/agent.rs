@@ -10,7 +10,7 @@ use protocol::{Error, Kind};
 use super::active::{Prepared, PreparedAgent};
 use super::{Say, Shared, failure};
 use crate::agents::{self, Libc, Manifest, Platform};
-use crate::egress;
+use crate::{config, egress};
 
 /// A longer prompt is refused: it has to fit into a frame.
 const MAX_PROMPT: usize = 1 << 20;
@@ -54,7 +54,8 @@ pub(super) async fn prepare(
 
 async fn install(shared: &Shared, manifest: &Manifest, libc: Libc, say: &Say) -> Result<agents::Installed, Error> {
     let platform = Platform::of_host(libc).map_err(|e| failure::of_agents(&e))?;
-    let registry = shared.user.agents.registry.as_deref().unwrap_or(agents::REGISTRY);
+    let user = user(shared)?;
+    let registry = user.agents.registry.as_deref().unwrap_or(agents::REGISTRY);
     let step = format!("{} {}", manifest.title, manifest.version);
     let began = std::time::Instant::now();
     say.say(&step, StepState::Started, None, None).await;
@@ -79,6 +80,11 @@ async fn install(shared: &Shared, manifest: &Manifest, libc: Libc, say: &Say) ->
     done.map_err(|e| failure::of_agents(&e))
 }
 
+/// The user's configuration as it is now: whoever has just changed it need not restart anything.
+fn user(shared: &Shared) -> Result<config::User, Error> {
+    config::User::load(&shared.config_dir).map_err(|e| failure::of_config(&e))
+}
+
 /// Where the agent's requests go: the manifest's base, or the user's for that key.
 fn endpoint(shared: &Shared, manifest: &Manifest) -> Result<egress::Endpoint, Error> {
     let key = &manifest.endpoint.key;
@@ -87,7 +93,8 @@ fn endpoint(shared: &Shared, manifest: &Manifest) -> Result<egress::Endpoint, Er
             "vcodingctl secret set {key}   (the key is read from standard input and stays on this machine)"
         ))
     })?;
-    let base = shared.user.endpoints.get(key).unwrap_or(&manifest.endpoint.base);
+    let user = user(shared)?;
+    let base = user.endpoints.get(key).unwrap_or(&manifest.endpoint.base);
     let wire = match manifest.endpoint.wire {
         agents::Wire::Anthropic => egress::Wire::Anthropic,
     };

@@ -46,7 +46,7 @@ use crate::provider::Provider;
 use crate::runs::RunRecord;
 use crate::secrets::Secrets;
 use crate::ssh::Pool;
-use crate::{agents, config, egress, store};
+use crate::{agents, egress, store};
 
 /// What all workspaces share.
 #[derive(Debug)]
@@ -57,7 +57,6 @@ pub struct Shared {
     /// The real path of the state directory.
     pub state_dir: PathBuf,
     pub config_dir: PathBuf,
-    pub user: config::User,
     pub secrets: Secrets,
     pub points: Points,
     /// Which runs are known, for whoever looks at one.

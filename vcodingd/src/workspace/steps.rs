@@ -260,7 +260,8 @@ impl Actor {
         }
         let copied = transfer::copy_in(&self.timeline).await.map_err(|e| failure::of_timeline(&e))?;
         self.look_at_history().await?;
-        let text = (copied.files > 0).then(|| format!("{} files", copied.files));
+        let text =
+            (copied.files > 0).then(|| format!("{} file{}", copied.files, if copied.files == 1 { "" } else { "s" }));
         told.files = copied.files;
         told.left_out = copied.left_out;
         told.left_out_total = copied.left_out_total;

@@ -4,6 +4,7 @@ use jsonrpsee::RpcModule;
 use protocol::daemon::Done;
 use protocol::methods::{SecretListAll as List, SecretRemove, SecretSet};
 use protocol::secret::{SecretList, SecretSource, SecretView};
+use protocol::{Error, Kind};
 
 use super::{Context, register};
 use crate::workspace::failure_of_secrets;
@@ -20,7 +21,11 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         Ok(SecretList { secrets: secrets.collect() })
     });
     register::<SecretRemove, _, _>(module, async |context, _, params| {
-        context.registry.shared().secrets.remove(&params.name).map_err(|e| failure_of_secrets(&e))?;
-        Ok(Done {})
+        let removed = context.registry.shared().secrets.remove(&params.name).map_err(|e| failure_of_secrets(&e))?;
+        if removed {
+            return Ok(Done {});
+        }
+        let name: String = params.name.chars().take(80).collect();
+        Err(Error::new(Kind::SecretNotFound, format!("no key {name} is kept")).hint("vcodingctl secret ls"))
     });
 }

@@ -10,7 +10,6 @@ use protocol::{Error, WorkspaceRef};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::User;
 use crate::exec;
 use crate::provider::fake::{Fake, World as Guests};
 use crate::secrets::Secrets;
@@ -74,7 +73,6 @@ impl World {
             runs: store.table().unwrap(),
             secrets: Secrets::open(&state_dir.join("secrets"), []).unwrap(),
             config_dir: self.dir.path().join("config"),
-            user: User::default(),
             points,
             known_runs: KnownRuns::default(),
             agents: open_store(&state_dir).unwrap(),
