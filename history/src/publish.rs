@@ -43,7 +43,7 @@ pub struct Published {
     pub branch: String,
     /// The commit the branch is at; `None` if there was nothing to publish and no branch was made.
     pub commit: Option<Id>,
-    /// The commit it grew from: the project's HEAD when it was copied in.
+    /// The commit it grew from: the project's HEAD when it was copied in, or what was published last, once that was merged.
     pub parent: Option<Id>,
     /// The commit between the two that holds what was uncommitted then, if anything was.
     pub uncommitted: Option<Id>,
@@ -102,6 +102,7 @@ impl History {
         let mut tip = start;
         if let Some(last) = reference.taken_in() {
             tip = tip_at(&repository, last.oid()).map_err(|source| Error::Git { doing: "read the branch", source })?;
+            published.parent = tip.commit;
             if tip.tree == work_tree {
                 published.commit = Some(last);
                 self.store.set_reference(APPLIED, work.id)?;

@@ -21,6 +21,9 @@ pub struct ApplyResult {
     /// to take home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+    /// The commit it grew from; absent where the project had none when it was copied in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// The checkpoint it was made from.
     pub checkpoint: String,
     pub added: u64,

@@ -38,9 +38,17 @@ pub fn run(branch: Option<String>, session: &Session, printer: &Printer) -> Outc
         }
     }
     printer.notes(&result.notes);
-    printer.next_of(&[
-        (&format!("git diff HEAD...{branch}"), "look at it"),
-        (&format!("git merge {branch}"), "make it yours"),
-    ]);
+    if result.parent.is_some() {
+        printer.next_of(&[
+            (&format!("git diff HEAD...{branch}"), "look at it"),
+            (&format!("git merge {branch}"), "make it yours"),
+        ]);
+    } else {
+        // There is nothing that it could be merged into.
+        printer.next_of(&[
+            (&format!("git log -p {branch}"), "look at it"),
+            (&format!("git reset {branch}"), "begin your history with it; your files stay as they are"),
+        ]);
+    }
     Ok(0)
 }

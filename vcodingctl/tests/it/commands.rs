@@ -211,7 +211,8 @@ fn rollback_names_the_way_back() {
 #[test]
 fn apply_warns_of_what_the_host_may_obey() {
     let result = json!({
-        "branch": "vcoding/shop", "commit": HEAD, "checkpoint": HEAD, "added": 1, "changed": 2, "deleted": 0,
+        "branch": "vcoding/shop", "commit": HEAD, "parent": BASE, "checkpoint": HEAD,
+        "added": 1, "changed": 2, "deleted": 0,
         "flagged": [
             {"path": ".github/workflows/ci.yml", "why": "runs in continuous integration"},
             {"path": "Makefile", "why": "runs when somebody types make"},
@@ -222,6 +223,14 @@ fn apply_warns_of_what_the_host_may_obey() {
     snapshot::check("apply", &fake, &["-w", "shop", "apply"]);
     let quiet = vcodingctl::piped(&fake, &["-q", "-w", "shop", "apply"]);
     assert!(String::from_utf8_lossy(&quiet.stderr).contains("Makefile"), "a warning is said even when quiet");
+}
+
+#[test]
+fn apply_to_a_project_without_a_commit_says_what_works_there() {
+    let result = json!({
+        "branch": "vcoding/shop", "commit": HEAD, "checkpoint": HEAD, "added": 1, "changed": 0, "deleted": 0, "flagged": [],
+    });
+    snapshot::check("apply-first", &answering("transfer.apply", result), &["-w", "shop", "apply"]);
 }
 
 #[test]

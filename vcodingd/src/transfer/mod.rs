@@ -74,6 +74,7 @@ pub async fn apply(timeline: &Timeline, workspace: String, branch: String) -> Re
             Ok(ApplyResult {
                 branch: done.branch,
                 commit: done.commit.map(|id| id.to_string()),
+                parent: done.parent.map(|id| id.to_string()),
                 checkpoint: newest.id.to_string(),
                 added: count("A"),
                 changed: count("MRT"),
