@@ -7,6 +7,7 @@ mod daemon;
 mod errors;
 mod kill;
 mod main_job;
+mod ordinary;
 mod run_claude;
 mod walls;
 mod world;

@@ -1,7 +1,7 @@
 //! A state directory, a configuration directory, projects, and the programs.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -12,10 +12,15 @@ use serde_json::Value;
 /// A command of the client that takes longer than this is a failure of its own.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// A uid that no account has.
+const ORDINARY: u32 = 54_321;
+
 /// One vcoding of its own. Its daemon and its guests end with it.
 pub struct World {
     dir: tempfile::TempDir,
     env: Vec<(String, String)>,
+    /// Whoever types the commands, where that is not this process's own user: uid, and the group of the engine's socket.
+    user: Option<(u32, u32)>,
 }
 
 /// What a command left.
@@ -32,7 +37,7 @@ impl World {
         for sub in ["config", "home"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
-        Self { dir, env: Vec::new() }
+        Self { dir, env: Vec::new(), user: None }
     }
 
     /// Where an engine and a base image are; else says so and is none.
@@ -42,6 +47,32 @@ impl World {
         }
         let _told = writeln!(std::io::stderr(), "skipped: {test}: no container engine with the base image here");
         None
+    }
+
+    /// The same for an ordinary user who may use the engine, which takes root to be.
+    pub fn of_ordinary_user(test: &str) -> Option<Self> {
+        let mut world = Self::with_engine(test)?;
+        let socket = std::fs::metadata("/var/run/docker.sock").map(|meta| meta.gid());
+        let (true, Ok(group)) = (nix::unistd::geteuid().is_root(), socket) else {
+            let _told = writeln!(std::io::stderr(), "skipped: {test}: only root can become another user");
+            return None;
+        };
+        world.user = Some((ORDINARY, group));
+        // Where that user can read them.
+        std::fs::set_permissions(world.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::create_dir(world.path("bin")).unwrap();
+        for name in ["vcodingctl", "vcodingd"] {
+            std::fs::copy(program(name), world.path("bin").join(name)).unwrap();
+        }
+        world.set("VCODING_DAEMON", world.path("bin/vcodingd").to_str().unwrap());
+        world.give(world.dir.path());
+        Some(world)
+    }
+
+    /// Gives what lies there to the ordinary user.
+    pub fn give(&self, path: &Path) {
+        let (uid, _) = self.user.expect("there is another user");
+        output(Command::new("chown").args(["-hR", &format!("{uid}:{uid}")]).arg(path));
     }
 
     pub fn path(&self, inside: &str) -> PathBuf {
@@ -84,7 +115,15 @@ impl World {
 
     /// The client, to be run in `project`.
     pub fn command(&self, project: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new(program("vcodingctl"));
+        let mut command = match self.user {
+            None => Command::new(program("vcodingctl")),
+            Some((uid, group)) => {
+                let mut command = Command::new("setpriv");
+                command.args([format!("--reuid={uid}"), format!("--regid={uid}"), format!("--groups={group}")]);
+                command.arg(self.path("bin/vcodingctl"));
+                command
+            }
+        };
         command
             .args(args)
             .current_dir(project)

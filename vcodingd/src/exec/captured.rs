@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{End, Error, Never};
-use crate::ssh::{Message, Pool, Writer};
+use crate::ssh::{Message, Pool, Session, Writer};
 
 /// How a command ended, and what it wrote: bytes from a stranger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,14 +27,26 @@ pub async fn captured(
     limit: usize,
     deadline: Duration,
 ) -> Result<Captured, Error> {
-    tokio::time::timeout(deadline, run(pool, frame, stdin, limit))
-        .await
-        .map_err(|_| Error::TimedOut { after: deadline })?
+    let running = async { run(pool.session(None).await?, frame, stdin, limit).await };
+    tokio::time::timeout(deadline, running).await.map_err(|_| Error::TimedOut { after: deadline })?
 }
 
-async fn run(pool: &Pool, frame: guest::Frame, stdin: Vec<u8>, limit: usize) -> Result<Captured, Error> {
+/// The same on a session that is opened for it: also where a guest has stopped those that wait.
+///
+/// # Errors
+/// [`Error`].
+pub async fn captured_afresh(
+    pool: &Pool,
+    frame: guest::Frame,
+    limit: usize,
+    deadline: Duration,
+) -> Result<Captured, Error> {
+    let running = async { run(pool.session_afresh().await?, frame, Vec::new(), limit).await };
+    tokio::time::timeout(deadline, running).await.map_err(|_| Error::TimedOut { after: deadline })?
+}
+
+async fn run(mut session: Session, frame: guest::Frame, stdin: Vec<u8>, limit: usize) -> Result<Captured, Error> {
     let frame = Bytes::from(frame.encode()?);
-    let mut session = pool.session(None).await?;
     let (reader, writer) = session.halves();
     writer.send(frame).await?;
     let mut end = End::default();

@@ -35,7 +35,7 @@ use outlet::Outlets;
 pub use crate::ssh::Pool;
 #[cfg(test)]
 pub(crate) use crate::ssh::testing;
-pub use captured::{Captured, captured};
+pub use captured::{Captured, captured, captured_afresh};
 pub use error::Error;
 
 /// Until the guest's shell has made a terminal ready.

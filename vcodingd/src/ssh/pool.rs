@@ -142,12 +142,25 @@ impl Pool {
     /// [`Error::Unreachable`] and [`Error::WrongPeer`] if no connection can be had,
     /// [`Error::NoSession`] if none of them opens a session, [`Error::Closed`].
     pub async fn session(&self, pty: Option<&Pty>) -> Result<Session> {
+        self.open_session(pty, pty.is_none()).await
+    }
+
+    /// The same without what was armed before: for what has to come through also where the guest
+    /// has stopped every process that waited there.
+    ///
+    /// # Errors
+    /// As [`Pool::session`].
+    pub async fn session_afresh(&self) -> Result<Session> {
+        self.open_session(None, false).await
+    }
+
+    async fn open_session(&self, pty: Option<&Pty>, armed: bool) -> Result<Session> {
         let shared = &self.inner.shared;
         let mut last = Error::Lost;
         for _ in 0..ATTEMPTS {
-            let (lease, armed) = match shared.lend(pty.is_none()) {
+            let (lease, armed) = match shared.lend(armed) {
                 Some(lent) => lent,
-                None => shared.make_and_lend(pty.is_none()).await?,
+                None => shared.make_and_lend(armed).await?,
             };
             if let Some(channel) = armed.and_then(still_armed) {
                 return Ok(Session::new(channel, lease));

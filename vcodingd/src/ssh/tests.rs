@@ -127,6 +127,10 @@ async fn idle_connections_are_armed_and_a_command_costs_no_session() {
     let mut session = pool.session(Some(&pty)).await.unwrap();
     assert_eq!(pool.armed(), 3);
     assert_eq!(session.halves().0.next().await, Some(Message::Output(vec![guest::frame::READY].into())));
+    // So does what must not lean on one.
+    let mut session = pool.session_afresh().await.unwrap();
+    assert_eq!(pool.armed(), 3);
+    assert_eq!(status(&mut session, &Frame::exec(["true"])).await, Some(0));
 }
 
 #[tokio::test]

@@ -357,7 +357,7 @@ impl Actor {
         active.record.send_replace(record.clone());
         self.save_run(&record).await?;
         if let Some(pool) = self.pool.clone() {
-            let told = exec::captured(&pool, runs::cancel_frame(run), Vec::new(), 4096, START).await;
+            let told = exec::captured_afresh(&pool, runs::cancel_frame(run), 4096, START).await;
             match told {
                 Ok(answer) if answer.status == 0 => {}
                 Ok(answer) => tracing::warn!(%run, status = answer.status, "a run's supervisor was not told"),
