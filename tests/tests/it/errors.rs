@@ -60,6 +60,67 @@ fn an_engine_that_is_not_there_is_said_with_what_to_type() {
 }
 
 #[test]
+fn whoever_may_not_use_the_engine_is_told_how_to() {
+    let Some(world) = World::of_ordinary_user("no permission for the engine") else { return };
+    let world = world.out_of_the_group();
+    let project = world.repository("p", &[("Dockerfile", "FROM debian:bookworm-slim\n")]);
+    world.give(&project);
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 6, "{}", ran.err);
+    assert!(ran.err.contains("hint: sudo usermod -aG docker"), "{}", ran.err);
+}
+
+#[test]
+fn a_project_inside_a_repository_is_refused_before_any_work_is_done_there() {
+    let world = World::new();
+    let outer = world.repository("mono", &[("services/api/Dockerfile", "FROM debian:bookworm-slim\n")]);
+    let inner = outer.join("services/api");
+    let ran = world.ctl(&inner, &["--project", ".", "up"]);
+    assert_eq!(ran.status, 2, "{}", ran.err);
+    assert!(ran.err.contains("inside the git repository") && ran.err.contains("--project"), "{}", ran.err);
+    assert_eq!(world.json(&outer, &["ls"])["workspaces"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_guest_or_an_image_that_is_gone_is_said_and_mended_by_up() {
+    let Some(world) = World::with_engine("a guest that is gone") else { return };
+    let project = world.repository("shop", &[("Dockerfile", "FROM debian:bookworm-slim\nENV GONE=1\n"), ("a", "1\n")]);
+    world.ok(&project, &["up"]);
+    let docker = |args: &[&str]| crate::world::output(std::process::Command::new("docker").args(args));
+    docker(&["rm", "-f", &world.container("shop")]);
+    let ran = world.ctl(&project, &["exec", "--", "true"]);
+    assert_eq!(ran.status, 125, "{}", ran.err);
+    assert!(ran.err.contains("does not answer") && ran.err.contains("hint: vcodingctl up"), "{}", ran.err);
+    world.ok(&project, &["up"]);
+    assert_eq!(world.ok(&project, &["exec", "--", "cat", "a"]).out, "1\n");
+    // The same with its image.
+    world.ok(&project, &["stop"]);
+    let image = world.json(&project, &["show"])["workspace"]["image"].as_str().unwrap().to_owned();
+    docker(&["rm", "-f", &world.container("shop")]);
+    docker(&["rmi", "-f", &image]);
+    world.ok(&project, &["up"]);
+    assert_eq!(world.ok(&project, &["exec", "--", "sh", "-c", "echo $GONE; cat a"]).out, "1\n1\n");
+}
+
+#[test]
+fn paths_are_relative_to_where_they_are_typed_and_one_that_is_nowhere_is_refused() {
+    let Some(world) = World::with_engine("paths") else { return };
+    let project = world.repository("shop", &[SHOP[0], ("sub/a", "first\n"), ("b", "first\n")]);
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo second > sub/a; echo second > b"]);
+    let sub = project.join("sub");
+    let shown = world.ok(&sub, &["diff", "--", "a"]).out;
+    assert!(shown.contains("sub/a") && !shown.contains("a/b"), "{shown}");
+    let ran = world.ctl(&sub, &["rollback", "base", "--", "no-such"]);
+    assert_eq!(ran.status, 3, "{}", ran.err);
+    assert!(ran.err.contains("sub/no-such"), "{}", ran.err);
+    world.ok(&sub, &["rollback", "base", "--", "a"]);
+    assert_eq!(world.ok(&project, &["exec", "--", "cat", "sub/a", "b"]).out, "first\nsecond\n");
+    world.ok(&sub, &["rollback", "base", "--", "../b"]);
+    assert_eq!(world.ok(&project, &["exec", "--", "cat", "b"]).out, "first\n");
+}
+
+#[test]
 fn a_build_that_fails_shows_the_step_and_its_output() {
     let Some(world) = World::with_engine("a failing build") else { return };
     let project =

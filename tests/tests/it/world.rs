@@ -69,6 +69,12 @@ impl World {
         Some(world)
     }
 
+    /// The ordinary user before somebody let it use the engine.
+    pub fn out_of_the_group(mut self) -> Self {
+        self.user = self.user.map(|(uid, _)| (uid, uid));
+        self
+    }
+
     /// Gives what lies there to the ordinary user.
     pub fn give(&self, path: &Path) {
         let (uid, _) = self.user.expect("there is another user");
