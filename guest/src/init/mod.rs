@@ -75,6 +75,17 @@ fn arguments(args: &[&str]) -> Option<Option<Ports>> {
     }
 }
 
+/// From the engine, or from the guest itself, which may end its own processes anyway.
+const SWEEP: Signal = Signal::SIGUSR1;
+
+/// What a signal asks of PID 1.
+enum Told {
+    /// To end, and everything with it.
+    Stop,
+    /// To end every other process.
+    Sweep,
+}
+
 struct Init {
     signals: SignalFd,
     carrier: UnixListener,
@@ -97,7 +108,7 @@ impl Init {
     fn new(ports: Option<Ports>) -> io::Result<Self> {
         SigSet::all().thread_block()?;
         let mut watched = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
+        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, SWEEP] {
             watched.add(signal);
         }
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -128,9 +139,14 @@ impl Init {
         let mut pause = Duration::ZERO;
         loop {
             let [signal, connection] = self.wait(pause)?;
-            if signal && self.told_to_stop() {
-                self.stop();
-                return Ok(());
+            match signal.then(|| self.told()).flatten() {
+                Some(Told::Stop) => {
+                    self.stop();
+                    return Ok(());
+                }
+                // By the kernel at one go, so that nothing that forks escapes; nobody may be there.
+                Some(Told::Sweep) => drop(kill(Pid::from_raw(-1), Signal::SIGKILL)),
+                None => {}
             }
             self.reap();
             self.log.forward();
@@ -163,12 +179,17 @@ impl Init {
         Ok([ready(0), ready(3)])
     }
 
-    fn told_to_stop(&self) -> bool {
-        let mut stop = false;
+    fn told(&self) -> Option<Told> {
+        let mut told = None;
         while let Ok(Some(info)) = self.signals.read_signal() {
-            stop |= i32::try_from(info.ssi_signo) != Ok(libc::SIGCHLD);
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            told = match signal {
+                Some(Signal::SIGCHLD) => told,
+                Some(SWEEP) => told.or(Some(Told::Sweep)),
+                _ => Some(Told::Stop),
+            };
         }
-        stop
+        told
     }
 
     fn reap(&mut self) {

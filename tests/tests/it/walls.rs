@@ -65,6 +65,22 @@ fn everything_a_caller_started_ends_with_the_caller() {
 }
 
 #[test]
+fn a_run_that_stops_its_supervisor_is_ended_all_the_same() {
+    let Some(world) = World::with_engine("a stopped supervisor") else { return };
+    let project = world.repository("shop", &SHOP);
+    world.ok(&project, &["up"]);
+    // The supervisor is the command's parent; the tree escapes it besides.
+    let script = "kill -STOP $PPID; (setsid sh -c 'trap \"\" TERM INT; sleep 7201; sleep 7202' &) ; sleep 7203";
+    world.ok(&project, &["run", "--detach", "--", "sh", "-c", script]);
+    let processes = || inside(&world, &project, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").1;
+    crate::world::wait_until(|| processes().contains("sleep 7203"), "the run's own stop");
+    let ran = world.ctl(&project, &["--json", "cancel", "@"]);
+    assert!(ran.out.contains("\"cancelled\""), "{}{}", ran.out, ran.err);
+    let left = processes();
+    assert!(!left.contains("sleep 720"), "{left}");
+}
+
+#[test]
 fn a_sweep_of_every_process_leaves_a_guest_that_answers() {
     let Some(world) = World::with_engine("kill -9 -1") else { return };
     let project = world.repository("shop", &SHOP);

@@ -41,6 +41,9 @@ pub(super) async fn hold<P: Provider>(provider: &P, spec: &GuestSpec) {
     provider.unpause(id).await.expect("one that is not frozen is fine");
     drop(provider.carrier_stream(id).await.unwrap());
 
+    provider.sweep(id).await.unwrap();
+    assert_eq!(state(provider, spec).await, Some(GuestState::Running { pid: first.init.pid }), "but its init");
+
     // A frozen guest is stopped as well as another.
     provider.pause(id).await.unwrap();
     provider.stop(id, GRACE).await.unwrap();
@@ -71,6 +74,7 @@ async fn nothing_there<P: Provider>(provider: &P, spec: &GuestSpec) {
     assert!(missing(provider.stop(id, GRACE).await));
     assert!(missing(provider.pause(id).await));
     assert!(missing(provider.unpause(id).await));
+    assert!(missing(provider.sweep(id).await));
     assert!(missing(provider.init_process(id).await.map(drop)));
     assert!(missing(provider.carrier_stream(id).await.map(drop)));
     provider.remove(id).await.unwrap();
@@ -81,6 +85,7 @@ async fn refused_when_not_running<P: Provider>(provider: &P, spec: &GuestSpec) {
     let refused = |outcome: Result<(), Error>| matches!(outcome, Err(Error::NotRunning { .. }));
     assert!(refused(provider.pause(id).await));
     assert!(refused(provider.unpause(id).await));
+    assert!(refused(provider.sweep(id).await));
     assert!(refused(provider.init_process(id).await.map(drop)));
     assert!(refused(provider.carrier_stream(id).await.map(drop)));
 }

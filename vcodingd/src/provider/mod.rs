@@ -90,6 +90,9 @@ pub trait Provider: Debug + Send + Sync {
     /// Thaws it. One that is not frozen is fine.
     fn unpause<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<()>>;
 
+    /// Ends every process of the running guest but its init, whatever they do to escape it.
+    fn sweep<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<()>>;
+
     /// The guest as the engine knows it; `None` if there is none of ours.
     fn inspect<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Option<Guest>>>;
 

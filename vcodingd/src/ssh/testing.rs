@@ -459,6 +459,9 @@ impl Provider for Engineless {
     fn unpause<'a>(&'a self, _: &'a WorkspaceId) -> Answer<'a, ()> {
         absent()
     }
+    fn sweep<'a>(&'a self, _: &'a WorkspaceId) -> Answer<'a, ()> {
+        absent()
+    }
     fn inspect<'a>(&'a self, _: &'a WorkspaceId) -> Answer<'a, Option<Guest>> {
         absent()
     }

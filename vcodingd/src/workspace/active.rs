@@ -31,7 +31,11 @@ const MOST: usize = 16;
 const START: Duration = Duration::from_secs(60);
 /// A cancelled run ends within its supervisor's own deadlines (some 8 s); past this it is ended
 /// from outside.
-const CANCEL: Duration = Duration::from_secs(30);
+const CANCEL: Duration = Duration::from_secs(25);
+/// Until a supervisor has been told; one that is not is not waited for.
+const TELL: Duration = Duration::from_secs(10);
+/// And how long after every process was ended.
+const SWEPT: Duration = Duration::from_secs(10);
 /// Between two tries to read a run's output.
 const RETRY: Duration = Duration::from_secs(5);
 /// Between two tries to reach a guest's relay again.
@@ -292,6 +296,12 @@ impl Actor {
                 tracing::error!(%run, %error, "a lost run's log could not be closed");
             }
         }
+        // What it did to its record it may go on doing to the work tree.
+        if matches!(end, Err(TailError::Tampered { .. }))
+            && let Err(error) = self.sweep().await
+        {
+            tracing::warn!(%run, %error, "the processes of a run that forged its record were not ended");
+        }
         match self.checkpoint(Cause { word: "run", label: None, run: Some(run.clone()) }, Activity::RunEnded).await {
             Ok((after, _, _)) => record.after = Some(after.id),
             Err(error) => tracing::error!(%run, %error, "no checkpoint after a run"),
@@ -357,7 +367,7 @@ impl Actor {
         active.record.send_replace(record.clone());
         self.save_run(&record).await?;
         if let Some(pool) = self.pool.clone() {
-            let told = exec::captured_afresh(&pool, runs::cancel_frame(run), 4096, START).await;
+            let told = exec::captured_afresh(&pool, runs::cancel_frame(run), 4096, TELL).await;
             match told {
                 Ok(answer) if answer.status == 0 => {}
                 Ok(answer) => tracing::warn!(%run, status = answer.status, "a run's supervisor was not told"),
@@ -365,6 +375,13 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    /// The last resort for a run that cannot be ended by its supervisor, which the guest may have
+    /// stopped: every process of the guest ends, and PID 1 writes the run's end.
+    pub(super) async fn sweep(&mut self) -> Result<(), Error> {
+        tracing::warn!(workspace = %self.record.id, "every process of the guest is ended");
+        self.shared.provider.sweep(&self.record.id).await.map_err(|e| failure::of_provider(&e))
     }
 
     /// Ends every run, and waits for that; one that does not end is given up: the guest is
@@ -376,16 +393,26 @@ impl Actor {
                 tracing::warn!(%run, %error, "a run was not cancelled");
             }
         }
-        let deadline = tokio::time::Instant::now() + CANCEL;
+        if !self.runs_end_within(CANCEL).await {
+            match self.sweep().await {
+                Ok(()) => drop(self.runs_end_within(SWEPT).await),
+                Err(error) => tracing::warn!(%error, "the guest's processes were not ended"),
+            }
+        }
+        self.lose_runs().await;
+    }
+
+    /// Whether every run has ended by then.
+    async fn runs_end_within(&mut self, limit: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + limit;
         while self.runs.any() {
             match tokio::time::timeout_at(deadline, self.watching.join_next()).await {
                 Ok(Some(Ok(over))) => self.run_over(over).await,
                 Ok(Some(Err(error))) => tracing::error!(%error, "the task that watched a run broke off"),
-                Ok(None) => break,
-                Err(_) => break,
+                Ok(None) | Err(_) => return false,
             }
         }
-        self.lose_runs().await;
+        true
     }
 
     /// A run whose guest is gone, or that would not end: nobody will write its end any more.

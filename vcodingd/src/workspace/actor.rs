@@ -81,6 +81,9 @@ pub(super) enum Command {
         reply: Reply<()>,
     },
     /// Nothing: the answer says that everything before has been done.
+    Sweep {
+        reply: Reply<()>,
+    },
     Turn {
         reply: Reply<()>,
     },
@@ -259,6 +262,11 @@ impl Handle {
         self.ask(|reply| Command::RunCancel { run, reply }).await
     }
 
+    /// Ends every process of the guest but its init.
+    pub(super) async fn sweep(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Sweep { reply }).await
+    }
+
     /// Waits until everything that was asked before has been done.
     pub(super) async fn turn(&self) -> Result<(), Error> {
         self.ask(|reply| Command::Turn { reply }).await
@@ -391,6 +399,7 @@ impl Actor {
             Command::Apply { branch, reply } => answer(reply, self.apply(branch).await),
             Command::RunStart { prepared, say, reply } => answer(reply, self.run_start(*prepared, &say).await),
             Command::RunCancel { run, reply } => answer(reply, self.run_cancel(&run).await),
+            Command::Sweep { reply } => answer(reply, self.sweep().await),
             Command::Turn { reply } => answer(reply, Ok(())),
         }
         true

@@ -26,8 +26,10 @@ const FIRST_UID: u32 = 231_000;
 /// How many there are.
 const UIDS: u32 = 10_000;
 
-/// A cancelled run ends within its supervisor's own deadlines (some 8 s).
-const CANCEL: std::time::Duration = std::time::Duration::from_secs(60);
+/// A cancelled run ends within its supervisor's own deadlines (some 18 s).
+const CANCEL: std::time::Duration = std::time::Duration::from_secs(25);
+/// One whose supervisor does not get to it ends when every process of the guest is ended.
+const SWEPT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Every workspace of one state directory.
 #[derive(Debug)]
@@ -292,7 +294,13 @@ impl Registry {
         if let Some(mut live) = self.shared.known_runs.get(id) {
             // Ends with the run: its record's last change is its end.
             let over = live.record.wait_for(|record| record.state.is_over());
-            if tokio::time::timeout(CANCEL, over).await.is_err() {
+            let mut ended = tokio::time::timeout(CANCEL, over).await.is_ok();
+            if !ended {
+                handle.sweep().await?;
+                let over = live.record.wait_for(|record| record.state.is_over());
+                ended = tokio::time::timeout(SWEPT, over).await.is_ok();
+            }
+            if !ended {
                 return Err(Error::new(Kind::TimedOut, format!("run {id} has not ended yet"))
                     .hint("vcodingctl stop ends the guest with everything in it"));
             }

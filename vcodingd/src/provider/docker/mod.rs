@@ -45,6 +45,8 @@ use super::{
 /// Questions about what is there.
 const ASK: Duration = Duration::from_secs(30);
 /// Making, starting, freezing and removing, on a busy machine.
+/// What the guest's init takes as the order to end every other process.
+const SWEEP: &str = "SIGUSR1";
 const ACT: Duration = Duration::from_secs(120);
 /// How long a started init may take to become the helper.
 const EXEC: Duration = Duration::from_secs(10);
@@ -354,6 +356,22 @@ impl Docker {
         }
     }
 
+    /// Sends a signal to the guest's PID 1.
+    async fn tell_init(&self, id: &WorkspaceId, signal: &str) -> Result<()> {
+        let state = state_of(&self.found(id).await?);
+        if !matches!(state, GuestState::Running { .. }) {
+            return Err(Error::NotRunning { id: id.clone(), state: state.word().to_owned() });
+        }
+        let client = self.client()?;
+        let name = container_name(id);
+        let options = query::KillContainerOptionsBuilder::default().signal(signal).build();
+        match self.ask("telling a guest's init", ACT, client.kill_container(&name, Some(options))).await? {
+            Asked::Answer(()) => Ok(()),
+            Asked::Missing(_) => Err(Error::NoSuchGuest { id: id.clone() }),
+            Asked::Conflict(message) => Err(Error::Engine { doing: "telling a guest's init", message }),
+        }
+    }
+
     async fn list_guests(&self) -> Result<Vec<Guest>> {
         let client = self.client()?;
         let filters = std::collections::HashMap::from([(
@@ -480,6 +498,10 @@ impl Provider for Docker {
 
     fn unpause<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<()>> {
         self.set_paused(id, false).boxed()
+    }
+
+    fn sweep<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<()>> {
+        self.tell_init(id, SWEEP).boxed()
     }
 
     fn inspect<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Option<Guest>>> {

@@ -120,6 +120,12 @@ impl Life {
         std::mem::take(&mut *locked(&self.carriers)).cancel();
     }
 
+    /// KILL to all but the init: runs have an end, carriers none.
+    pub fn sweep(&self) {
+        locked(&self.runs).live.values().for_each(CancellationToken::cancel);
+        self.cut();
+    }
+
     pub fn children(&self) -> usize {
         self.children.load(Relaxed)
     }

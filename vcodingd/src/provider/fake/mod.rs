@@ -136,6 +136,14 @@ impl Provider for Fake {
         self.call(Op::Unpause, async move { self.world.set_frozen(id, false) }).boxed()
     }
 
+    fn sweep<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<()>> {
+        self.call(Op::Sweep, async move {
+            self.world.running(id)?.sweep();
+            Ok(())
+        })
+        .boxed()
+    }
+
     fn inspect<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Option<Guest>>> {
         self.call(Op::Inspect, async move { Ok(self.world.inspect(id)) }).boxed()
     }

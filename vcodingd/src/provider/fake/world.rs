@@ -37,6 +37,7 @@ pub enum Op {
     Remove,
     Pause,
     Unpause,
+    Sweep,
     Inspect,
     List,
     InitProcess,
