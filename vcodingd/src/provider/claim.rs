@@ -1,7 +1,8 @@
 //! Whether what carries our labels is ours.
 //!
 //! Anyone may write a label. Ours is what has a well-formed id, our state directory, and exactly
-//! the binds that the id gives; the helper's directory is the one part that varies.
+//! the binds that the id gives (the helper's directory is the one part that varies), and the
+//! nonce that our own record of it holds, where no guest and no other user can read it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use super::guest::binds;
 pub struct Claim {
     pub id: Option<String>,
     pub state_dir: Option<String>,
+    pub nonce: Option<String>,
     pub binds: Vec<ClaimedBind>,
 }
 
@@ -25,16 +27,37 @@ pub struct ClaimedBind {
     pub writable: bool,
 }
 
-/// The id of a guest of this state directory, or why it is none.
+/// The nonce of our own record of a guest, if there is one.
+pub fn recorded_nonce(state_dir: &Path, id: &WorkspaceId) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Record {
+        nonce: String,
+    }
+    let path = state_dir.join("workspaces").join(id.as_str()).join("host/record.json");
+    let record: Record = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    Some(record.nonce)
+}
+
+/// The id of a guest of this state directory, or why it is none; `nonce_of` tells what is
+/// recorded of it ([`recorded_nonce`]).
 ///
 /// # Errors
 /// The first part of the claim that does not hold.
-pub fn is_ours(state_dir: &Path, claim: &Claim) -> Result<WorkspaceId, String> {
+pub fn is_ours(
+    state_dir: &Path,
+    claim: &Claim,
+    nonce_of: impl Fn(&WorkspaceId) -> Option<String>,
+) -> Result<WorkspaceId, String> {
     let id = claim.id.as_deref().ok_or("it has no label vcoding.id")?;
     let id: WorkspaceId = id.parse().map_err(|_| "its id is not one of ours".to_owned())?;
     let theirs = claim.state_dir.as_deref().ok_or("it has no label vcoding.state-dir")?;
     if Path::new(theirs) != state_dir {
         return Err(format!("it belongs to the state directory {theirs:?}"));
+    }
+    match nonce_of(&id) {
+        Some(nonce) if claim.nonce.as_ref() == Some(&nonce) => {}
+        Some(_) => return Err("its nonce is not the one of our record".to_owned()),
+        None => return Err("there is no record of it".to_owned()),
     }
     let store = state_dir.join("store/guest");
     let helper = claim
@@ -79,13 +102,13 @@ mod tests {
             .into_iter()
             .map(|b| ClaimedBind { target: b.target, source: b.source, writable: b.writable })
             .collect();
-        Claim { id: Some(ID.into()), state_dir: Some("/state".into()), binds }
+        Claim { id: Some(ID.into()), state_dir: Some("/state".into()), nonce: Some("n".into()), binds }
     }
 
     fn verdict(change: impl FnOnce(&mut Claim)) -> Result<WorkspaceId, String> {
         let mut claim = claim();
         change(&mut claim);
-        is_ours(Path::new("/state"), &claim)
+        is_ours(Path::new("/state"), &claim, |id| (id.as_str() == ID).then(|| "n".to_owned()))
     }
 
     #[test]
@@ -102,6 +125,9 @@ mod tests {
         assert!(verdict(|c| c.id = Some("01jd0000000000000000000001".into())).is_err());
         assert!(verdict(|c| c.state_dir = None).is_err());
         assert!(verdict(|c| c.state_dir = Some("/other".into())).is_err());
+        assert!(verdict(|c| c.nonce = None).is_err());
+        assert!(verdict(|c| c.nonce = Some("m".into())).is_err());
+        assert!(is_ours(Path::new("/state"), &claim(), |_| None).is_err(), "there is no record");
         assert!(verdict(|c| c.binds.clear()).is_err());
         for i in 0..8 {
             assert!(

@@ -10,6 +10,8 @@ use protocol::{WorkspaceId, WorkspaceName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestSpec {
     pub id: WorkspaceId,
+    /// By which the guest is known as ours again; in our record of it, too.
+    pub nonce: String,
     /// Also the guest's host name, as far as the kernel takes it.
     pub name: WorkspaceName,
     pub image: ImageId,

@@ -26,7 +26,7 @@ use protocol::WorkspaceId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-pub use claim::{Claim, ClaimedBind, is_ours};
+pub use claim::{Claim, ClaimedBind, is_ours, recorded_nonce};
 pub use error::{Error, Result};
 pub use guest::{
     Bind, BuildEvent, BuildSpec, Engine, Guest, GuestSpec, GuestState, ImageId, ImageInfo, InitProcess, Limits, Look,

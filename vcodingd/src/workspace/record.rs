@@ -101,6 +101,7 @@ impl WorkspaceRecord {
         let image = self.image.as_ref()?;
         Some(GuestSpec {
             id: self.id.clone(),
+            nonce: self.nonce.clone(),
             name: self.name.clone(),
             image: ImageId(image.id.clone()),
             user: self.user(),

@@ -25,6 +25,7 @@ pub(super) const HELPER: &str = "/opt/vcoding/bin/vcoding-guest";
 
 pub(super) const LABEL_ID: &str = "vcoding.id";
 pub(super) const LABEL_NAME: &str = "vcoding.workspace";
+pub(super) const LABEL_NONCE: &str = "vcoding.nonce";
 pub(super) const LABEL_STATE_DIR: &str = "vcoding.state-dir";
 
 /// Inodes of a tmpfs: without a bound a guest could fill the kernel's memory with empty files.
@@ -162,6 +163,7 @@ pub(super) fn container_config(spec: &GuestSpec, image: &ImageInfo) -> Result<Co
         labels: Some(HashMap::from([
             (LABEL_ID.to_owned(), spec.id.to_string()),
             (LABEL_NAME.to_owned(), spec.name.to_string()),
+            (LABEL_NONCE.to_owned(), spec.nonce.clone()),
             (LABEL_STATE_DIR.to_owned(), state_dir),
         ])),
         tty: Some(false),
@@ -278,6 +280,7 @@ pub(super) mod tests {
     pub(in crate::provider) fn spec() -> GuestSpec {
         GuestSpec {
             id: "01jd0000000000000000000000".parse().unwrap(),
+            nonce: "n".to_owned(),
             name: "shop".parse().unwrap(),
             image: ImageId("sha256:11".to_owned()),
             user: User { uid: 231_000, gid: 231_000 },

@@ -39,7 +39,7 @@ use failure::Asked;
 
 use super::{
     BuildEvent, BuildSpec, Carrier, Claim, ClaimedBind, Engine, Error, Guest, GuestSpec, GuestState, ImageId,
-    ImageInfo, InitProcess, Look, Peeked, Provider, Result, Walls, is_ours,
+    ImageInfo, InitProcess, Look, Peeked, Provider, Result, Walls, is_ours, recorded_nonce,
 };
 
 /// Questions about what is there.
@@ -131,7 +131,7 @@ impl Docker {
             Asked::Missing(_) => return Ok(None),
             Asked::Conflict(message) => return Err(Error::Engine { doing: "inspecting a guest", message }),
         };
-        match is_ours(&self.state_dir, &claim(&found)) {
+        match is_ours(&self.state_dir, &claim(&found), |id| recorded_nonce(&self.state_dir, id)) {
             Ok(ours) if ours == *id => Ok(Some(found)),
             Ok(other) => Err(not_ours(&name, &format!("it says it is {other}"))),
             Err(why) => Err(not_ours(&name, &why)),
@@ -546,7 +546,12 @@ fn claim(found: &ContainerInspectResponse) -> Claim {
         source: mount.source.clone().or_else(|| mount.name.clone()).unwrap_or_default().into(),
         writable: mount.rw.unwrap_or(true),
     });
-    Claim { id: label(config::LABEL_ID), state_dir: label(config::LABEL_STATE_DIR), binds: binds.collect() }
+    Claim {
+        id: label(config::LABEL_ID),
+        state_dir: label(config::LABEL_STATE_DIR),
+        nonce: label(config::LABEL_NONCE),
+        binds: binds.collect(),
+    }
 }
 
 fn guest(id: WorkspaceId, found: &ContainerInspectResponse) -> Guest {

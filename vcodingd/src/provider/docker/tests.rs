@@ -72,6 +72,8 @@ pub(crate) async fn world() -> Option<World> {
     for dir in ["tree", "home", "run", "etc"] {
         std::fs::create_dir_all(own.join(dir)).unwrap();
     }
+    std::fs::create_dir(own.join("host")).unwrap();
+    std::fs::write(own.join("host/record.json"), r#"{"nonce": "a nonce"}"#).unwrap();
     std::fs::write(own.join("etc/passwd"), "work:x:4321:4321::/home/work:/bin/sh\n").unwrap();
     std::fs::write(own.join("etc/group"), "work:x:4321:\n").unwrap();
     let bin = state_dir.join("store/guest/test");
@@ -84,6 +86,7 @@ pub(crate) async fn world() -> Option<World> {
     }
     let spec = GuestSpec {
         id,
+        nonce: "a nonce".to_owned(),
         name: "provider-test".parse().unwrap(),
         image: image.id,
         user: User { uid: 4321, gid: 4321 },

@@ -34,6 +34,7 @@ impl TestGuest {
         let world = World::new().unwrap();
         let spec = GuestSpec {
             id: "01jd0000000000000000000000".parse().unwrap(),
+            nonce: "a nonce".to_owned(),
             name: "provider-test".parse().unwrap(),
             image: world.base_image(),
             user: User { uid: 4321, gid: 4321 },
