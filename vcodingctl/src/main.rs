@@ -4,6 +4,7 @@
 
 mod args;
 mod command;
+mod pager;
 mod printer;
 mod progress;
 mod render;

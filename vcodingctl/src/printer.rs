@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::Global;
 use crate::render::ink::{Ink, Style};
 use crate::render::text::{clean, harmful, one_line, shortened, width};
-use crate::terminal;
+use crate::{pager, terminal};
 
 /// How to speak; decided once.
 #[derive(Debug)]
@@ -82,6 +82,14 @@ impl Printer {
                 self.to_stderr(&format!("{} standard output cannot be written: {e}", self.talk(Style::Red, "error:")));
                 std::process::exit(1);
             }
+        }
+    }
+
+    /// Data of many lines for a person, in a pager where it is longer than the terminal.
+    pub fn paged(&self, text: &str) {
+        self.close_line();
+        if !pager::show(text.as_bytes()) {
+            self.raw(text.as_bytes());
         }
     }
 

@@ -113,7 +113,7 @@ pub fn diff(compare: &Compare<'_>, session: &Session, printer: &Printer) -> Outc
     if compare.stat {
         printer.table(&["CHANGE", "LINES", "FILE"], &result.files.iter().map(stat_row).collect::<Vec<_>>());
     } else if printer.data_terminal {
-        printer.raw(patch::for_terminal(result.patch.as_slice(), printer.ink()).as_bytes());
+        printer.paged(&patch::for_terminal(result.patch.as_slice(), printer.ink()));
     } else {
         printer.raw(result.patch.as_slice());
     }
