@@ -48,7 +48,7 @@ impl From<Error> for protocol::Error {
             Error::TooLong(_) => with(Kind::InvalidParameters),
             Error::NotStarted => with(Kind::GuestUnreachable).hint("vcodingctl show, for the limit of processes"),
             Error::NotOurShell | Error::Lost | Error::NoStatus => {
-                with(Kind::GuestUnreachable).hint("vcodingctl stop && vcodingctl start")
+                with(Kind::GuestUnreachable).hint("vcodingctl up, which looks after the guest")
             }
             Error::TimedOut { .. } => with(Kind::TimedOut),
             Error::ReaderGone | Error::TooMuch { .. } => with(Kind::Internal),
