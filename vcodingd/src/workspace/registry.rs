@@ -452,7 +452,10 @@ fn taken_by_another(taken: &Entry) -> Error {
             Kind::WorkspaceTaken,
             format!("the name {name} belongs to the workspace of {project}, which is gone"),
         )
-        .hint(format!("vcodingctl destroy -w {name} ends that one; vcodingctl up -w ANOTHER-NAME makes a second"))
+        .hint(format!(
+            "if it was moved here: ln -s \"$PWD\" {project} lets vcodingctl -w {name} apply bring its work home; \
+             vcodingctl -w {name} destroy ends it; vcodingctl up -w ANOTHER-NAME makes a second"
+        ))
     }
 }
 

@@ -424,6 +424,16 @@ impl Actor {
         let Operation::Apply { branch } = operation else {
             return Err(Error::new(Kind::Internal, "only an apply publishes"));
         };
+        let project = self.record.project.clone();
+        let there = tokio::task::spawn_blocking(move || project.is_dir()).await.map_err(|e| failure::of_task(&e))?;
+        if !there {
+            let at = self.record.project.display();
+            return Err(Error::new(
+                Kind::NoProject,
+                format!("the project of workspace {} is no longer at {at}", self.record.name),
+            )
+            .hint(format!("move it back, or put a link there: ln -s NEW-PLACE {at}")));
+        }
         let done = transfer::apply(&self.timeline, self.record.name.to_string(), branch.clone()).await;
         told.applied = Some(done.map_err(|e| failure::of_timeline(&e))?);
         self.look_at_history().await

@@ -140,6 +140,25 @@ async fn a_work_tree_whose_history_is_gone_is_neither_emptied_nor_destroyed_by_m
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_work_on_a_project_that_was_moved_comes_home_by_a_link() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    daemon.exec(&["write", "b.txt", "new"]).await;
+    let moved = world.dir.path().join("moved");
+    std::fs::rename(&world.project, &moved).unwrap();
+    let refused = daemon.handle().apply(None).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::NoProject, "{refused:?}");
+    assert!(refused.data.hint.unwrap().contains("ln -s"));
+    std::os::unix::fs::symlink(&moved, &world.project).unwrap();
+    let done = daemon.handle().apply(None).await.unwrap();
+    let repository = git2::Repository::open(&moved).unwrap();
+    let tip = repository.find_branch("vcoding/shop", git2::BranchType::Local).unwrap();
+    assert_eq!(tip.get().target().map(|id| id.to_string()), done.commit);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_of_what_never_came_up_leaves_it_to_be_made() {
     let world = World::new();
     let daemon = world.open().await;
