@@ -72,6 +72,8 @@ methods! {
         "One workspace, with what isolates it as the kernel and the engine report it.";
     Start "workspace.start" (ws::WorkspaceParams) -> ws::ShowResult,
         "Start a stopped guest.";
+    Consent "workspace.consent" (ws::ConsentParams) -> ws::ConsentResult,
+        "Agrees to what an apply changed of the files that decide how a guest is made.";
     Stop "workspace.stop" (ws::WorkspaceParams) -> ws::ShowResult,
         "Checkpoint, then stop the guest; its work tree, home and history stay.";
     Destroy "workspace.destroy" (ws::DestroyParams) -> ws::DestroyResult,

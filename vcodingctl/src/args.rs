@@ -131,6 +131,8 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         branch: Option<String>,
     },
+    /// Agree to what an apply changed of Dockerfile and vcoding.toml
+    Consent,
     /// List workspaces
     Ls,
     /// Show a workspace, and what really isolates it

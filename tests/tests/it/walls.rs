@@ -81,6 +81,31 @@ fn a_run_that_stops_its_supervisor_is_ended_all_the_same() {
 }
 
 #[test]
+fn a_dockerfile_that_came_home_with_the_work_is_not_built_unasked() {
+    let Some(world) = World::with_engine("consent") else { return };
+    let project = world.repository("shop", &[("Dockerfile", "FROM debian:bookworm-slim\n"), ("a", "1\n")]);
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo 'ENV EVIL=1' >> Dockerfile"]);
+    world.ok(&project, &["apply"]);
+    // The control: until it is merged, the user's own is built as ever.
+    world.ok(&project, &["up", "--rebuild"]);
+    crate::world::git(&project, &["merge", "-q", "vcoding/shop"]);
+    let ran = world.ctl(&project, &["up", "--rebuild"]);
+    assert_eq!(ran.status, 4, "{}", ran.err);
+    assert!(ran.err.contains("Dockerfile came home") && ran.err.contains("vcodingctl consent"), "{}", ran.err);
+    // Nor by a workspace that knows nothing of the one before.
+    world.ok(&project, &["destroy", "--force", "--purge"]);
+    assert_eq!(world.ctl(&project, &["up"]).status, 4);
+    assert!(world.ok(&project, &["consent"]).out.starts_with("agreed: Dockerfile"));
+    world.ok(&project, &["up"]);
+    assert_eq!(world.ok(&project, &["exec", "--", "sh", "-c", "echo $EVIL"]).out, "1\n");
+    // What was agreed to is not asked again.
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo 2 > a"]);
+    world.ok(&project, &["apply"]);
+    world.ok(&project, &["up", "--rebuild"]);
+}
+
+#[test]
 fn a_sweep_of_every_process_leaves_a_guest_that_answers() {
     let Some(world) = World::with_engine("kill -9 -1") else { return };
     let project = world.repository("shop", &SHOP);

@@ -234,6 +234,20 @@ fn apply_to_a_project_without_a_commit_says_what_works_there() {
 }
 
 #[test]
+fn consent_says_what_it_is_given_to() {
+    snapshot::check(
+        "consent",
+        &answering("workspace.consent", json!({"files": ["Dockerfile"]})),
+        &["--project", "/", "consent"],
+    );
+    snapshot::check(
+        "consent-none",
+        &answering("workspace.consent", json!({"files": []})),
+        &["--project", "/", "consent"],
+    );
+}
+
+#[test]
 fn a_key_is_read_from_standard_input_and_never_shown() {
     let fake = answering("secret.set", json!({}));
     let mut child = vcodingctl::command(&fake, &["secret", "set", "ANTHROPIC_API_KEY"])

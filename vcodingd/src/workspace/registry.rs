@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::actor::{self, Handle};
 use super::record::{LimitsRecord, Places, Rest, WorkspaceRecord};
-use super::{Say, Shared, failure, trash};
+use super::{Say, Shared, consent, failure, trash};
 use crate::agents::Libc;
 use crate::config;
 use crate::runs::{self, Log, Origin, RunRecord};
@@ -164,6 +164,21 @@ impl Registry {
         };
         let done = handle.up(params.rebuild, say).await?;
         Ok(done.into_result(&handle.snapshot()))
+    }
+
+    /// Agrees to the deciding files of a project as they are now.
+    ///
+    /// # Errors
+    /// [`Kind::NoProject`]; a state directory that cannot be written.
+    pub async fn consent(&self, project: PathBuf) -> Result<Vec<String>, Error> {
+        let state_dir = self.shared.state_dir.clone();
+        super::steps::blocking(move || {
+            let project = project.canonicalize().map_err(|e| {
+                Error::new(Kind::NoProject, format!("{}: {e}", project.display())).hint("cd to your project")
+            })?;
+            consent::agree(&state_dir, &project).map_err(|e| failure::of_file(&state_dir.join("proposed"), &e))
+        })
+        .await
     }
 
     fn existing(&self, project: &Path, name: Option<&WorkspaceName>) -> Result<Option<Handle>, Error> {

@@ -18,7 +18,7 @@ use super::actor::Actor;
 use super::failure;
 use super::machine::{Operation, Step};
 use super::record::{self, ImageRecord, Rest};
-use super::{Say, helper, trash};
+use super::{Say, consent, helper, trash};
 use crate::image::{self, ImageRequest};
 use crate::provider::{BuildEvent, GuestState, Walls};
 use crate::timeline::{Activity, Cause};
@@ -143,6 +143,17 @@ impl Actor {
             return Ok(Some("cached".into()));
         }
         let project = config::Project::load(&self.record.project).map_err(|e| failure::of_config(&e))?;
+        let (state_dir, root, dockerfile) =
+            (self.shared.state_dir.clone(), self.record.project.clone(), project.dockerfile.clone());
+        let proposed = blocking(move || Ok(consent::proposed(&state_dir, &root, &dockerfile))).await?;
+        if !proposed.is_empty() {
+            let names = proposed.join(" and ");
+            return Err(Error::new(
+                Kind::ConsentNeeded,
+                format!("{names} came home with an agent's work, and nobody has agreed to it yet"),
+            )
+            .hint("read it; then vcodingctl consent"));
+        }
         let source = source_of(&self.record.project, &project);
         let request = ImageRequest {
             project: self.record.project.clone(),
@@ -434,6 +445,21 @@ impl Actor {
             )
             .hint(format!("move it back, or put a link there: ln -s NEW-PLACE {at}")));
         }
+        // Before the branch is there: whoever merges it is asked, whatever happens here.
+        let project = self.record.project.clone();
+        let dockerfile = blocking(move || {
+            Ok(config::Project::load(&project).map_or_else(|_| "Dockerfile".into(), |config| config.dockerfile))
+        })
+        .await?;
+        let configured = dockerfile.clone();
+        let deciding = self.timeline.changed(move |path| consent::decides(path, &configured)).await;
+        let deciding = deciding.map_err(|e| failure::of_timeline(&e))?;
+        let (state_dir, project) = (self.shared.state_dir.clone(), self.record.project.clone());
+        blocking(move || {
+            consent::propose(&state_dir, &project, &dockerfile, &deciding)
+                .map_err(|e| failure::of_file(&state_dir.join("proposed"), &e))
+        })
+        .await?;
         let done = transfer::apply(&self.timeline, self.record.name.to_string(), branch.clone()).await;
         told.applied = Some(done.map_err(|e| failure::of_timeline(&e))?);
         self.look_at_history().await

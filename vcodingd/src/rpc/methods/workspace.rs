@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use jsonrpsee::RpcModule;
-use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
-use protocol::workspace::{ShowResult, WorkspaceList};
+use protocol::methods::{Consent, Destroy, List, Show, Start, Stop, Up};
+use protocol::workspace::{ConsentResult, ShowResult, WorkspaceList};
 use tokio::sync::mpsc;
 
 use super::{Context, register};
@@ -30,6 +30,9 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         let handle = context.registry.find(&params.workspace)?;
         handle.stop().await?;
         Ok(shown(&handle))
+    });
+    register::<Consent, _, _>(module, async |context, _, params| {
+        Ok(ConsentResult { files: context.registry.consent(params.project).await? })
     });
     register::<Destroy, _, _>(module, async |context, _, params| {
         context.registry.destroy(&params.workspace, params.force, params.purge).await
