@@ -92,8 +92,10 @@ fn a_signal_ends_the_daemon_and_the_next_command_starts_another() {
     for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
         world.ok(&here, &["daemon", "start"]);
         let pid = nix::unistd::Pid::from_raw(world.daemon_pid().unwrap());
-        // A client that waits does not hold it up.
+        // A client that waits does not hold it up. (One that was not accepted yet would be cut off.)
         let mut waiting = socket(&world);
+        waiting.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"daemon.status\",\"params\":{}}\n").unwrap();
+        assert!(waiting.read(&mut [0; 4096]).unwrap() > 0);
         nix::sys::signal::kill(pid, signal).unwrap();
         let mut rest = Vec::new();
         waiting.read_to_end(&mut rest).unwrap();

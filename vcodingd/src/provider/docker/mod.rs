@@ -45,6 +45,9 @@ use super::{
 /// Questions about what is there.
 const ASK: Duration = Duration::from_secs(30);
 /// Making, starting, freezing and removing, on a busy machine.
+/// How long the engine gets to settle on whether a guest is frozen, and how often.
+const SETTLE: Duration = Duration::from_millis(50);
+const SETTLING: usize = 5;
 /// What the guest's init takes as the order to end every other process.
 const SWEEP: &str = "SIGUSR1";
 const ACT: Duration = Duration::from_secs(120);
@@ -335,24 +338,40 @@ impl Docker {
         }
     }
 
+    /// The engine's word on whether a guest is frozen lags: it takes its own events for news, and
+    /// an old one may arrive after what was done since. So it is told whatever it says, and what
+    /// it says counts only when it refuses, a moment later.
     async fn set_paused(&self, id: &WorkspaceId, paused: bool) -> Result<()> {
-        let state = state_of(&self.found(id).await?);
-        match (&state, paused) {
-            (GuestState::Paused { .. }, true) | (GuestState::Running { .. }, false) => return Ok(()),
-            (GuestState::Running { .. }, true) | (GuestState::Paused { .. }, false) => {}
-            _ => return Err(Error::NotRunning { id: id.clone(), state: state.word().to_owned() }),
-        }
-        let client = self.client()?;
-        let name = container_name(id);
-        let answer = if paused {
-            self.ask("freezing a guest", ACT, client.pause_container(&name)).await?
-        } else {
-            self.ask("thawing a guest", ACT, client.unpause_container(&name)).await?
+        let is_so = |state: &GuestState| match state {
+            GuestState::Paused { .. } => Ok(paused),
+            GuestState::Running { .. } => Ok(!paused),
+            _ => Err(Error::NotRunning { id: id.clone(), state: state.word().to_owned() }),
         };
-        match answer {
-            Asked::Answer(()) => Ok(()),
-            Asked::Missing(_) => Err(Error::NoSuchGuest { id: id.clone() }),
-            Asked::Conflict(message) => Err(Error::Engine { doing: "freezing or thawing a guest", message }),
+        let name = container_name(id);
+        is_so(&state_of(&self.found(id).await?))?;
+        let mut attempts = SETTLING;
+        loop {
+            let client = self.client()?;
+            let answer = if paused {
+                self.ask("freezing a guest", ACT, client.pause_container(&name)).await
+            } else {
+                self.ask("thawing a guest", ACT, client.unpause_container(&name)).await
+            };
+            let refused = match answer {
+                Ok(Asked::Answer(())) => return Ok(()),
+                Ok(Asked::Missing(_)) => return Err(Error::NoSuchGuest { id: id.clone() }),
+                Ok(Asked::Conflict(message)) => Error::Engine { doing: "freezing or thawing a guest", message },
+                Err(error @ Error::Engine { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            tokio::time::sleep(SETTLE).await;
+            if is_so(&state_of(&self.found(id).await?))? {
+                return Ok(());
+            }
+            attempts -= 1;
+            if attempts == 0 {
+                return Err(refused);
+            }
         }
     }
 
