@@ -518,11 +518,15 @@ impl Actor {
         }
         self.lose_runs_of_a_gone_guest().await;
         // Of a workspace that is there, only the guest is made to run again.
-        let image = match &self.record.image {
-            Some(image) => self.shared.provider.image(&image.reference).await.is_ok(),
-            None => false,
+        let no_image = match &self.record.image {
+            // An engine that does not answer says nothing about images.
+            Some(image) => {
+                let found = self.shared.provider.image(&image.reference).await;
+                matches!(found, Err(crate::provider::Error::NoSuchImage { .. }))
+            }
+            None => true,
         };
-        let operation = if created || rebuild || !image || self.ends.base.is_none() {
+        let operation = if created || rebuild || no_image || self.ends.base.is_none() {
             Operation::Up { rebuild: rebuild && !created }
         } else {
             Operation::Start

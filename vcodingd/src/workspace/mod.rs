@@ -16,6 +16,7 @@
 mod active;
 mod actor;
 mod agent;
+mod apply;
 mod consent;
 mod failure;
 mod helper;

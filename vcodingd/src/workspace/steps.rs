@@ -431,40 +431,6 @@ impl Actor {
         if *force { Ok(()) } else { self.needs_to_be_home().await }
     }
 
-    async fn publish_branch(&mut self, operation: &Operation, told: &mut Told) -> Result<(), Error> {
-        let Operation::Apply { branch } = operation else {
-            return Err(Error::new(Kind::Internal, "only an apply publishes"));
-        };
-        let project = self.record.project.clone();
-        let there = tokio::task::spawn_blocking(move || project.is_dir()).await.map_err(|e| failure::of_task(&e))?;
-        if !there {
-            let at = self.record.project.display();
-            return Err(Error::new(
-                Kind::NoProject,
-                format!("the project of workspace {} is no longer at {at}", self.record.name),
-            )
-            .hint(format!("move it back, or put a link there: ln -s NEW-PLACE {at}")));
-        }
-        // Before the branch is there: whoever merges it is asked, whatever happens here.
-        let project = self.record.project.clone();
-        let dockerfile = blocking(move || {
-            Ok(config::Project::load(&project).map_or_else(|_| "Dockerfile".into(), |config| config.dockerfile))
-        })
-        .await?;
-        let configured = dockerfile.clone();
-        let deciding = self.timeline.changed(move |path| consent::decides(path, &configured)).await;
-        let deciding = deciding.map_err(|e| failure::of_timeline(&e))?;
-        let (state_dir, project) = (self.shared.state_dir.clone(), self.record.project.clone());
-        blocking(move || {
-            consent::propose(&state_dir, &project, &dockerfile, &deciding)
-                .map_err(|e| failure::of_file(&state_dir.join("proposed"), &e))
-        })
-        .await?;
-        let done = transfer::apply(&self.timeline, self.record.name.to_string(), branch.clone()).await;
-        told.applied = Some(done.map_err(|e| failure::of_timeline(&e))?);
-        self.look_at_history().await
-    }
-
     fn image_record(&self) -> Result<&ImageRecord, Error> {
         self.record.image.as_ref().ok_or_else(|| {
             Error::new(Kind::WorkspaceNotRunning, format!("workspace {} has no image yet", self.record.name))
