@@ -19,6 +19,7 @@ mod agent;
 mod apply;
 mod consent;
 mod failure;
+mod handle;
 mod helper;
 mod machine;
 mod points;
@@ -37,9 +38,9 @@ use protocol::workspace::{Progress, StepState, Wall, WorkspaceView};
 use tokio::sync::mpsc;
 
 pub use active::{KnownRuns, RunEntry};
-pub use actor::Handle;
 pub use agent::open_store;
 pub use failure::of_secrets as failure_of_secrets;
+pub use handle::Handle;
 pub use points::Points;
 pub use record::WorkspaceRecord;
 pub use registry::Registry;

@@ -12,7 +12,8 @@ use protocol::{Error, Kind, RunId, Timestamp, WorkspaceId, WorkspaceName, Worksp
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{self, Handle};
+use super::actor;
+use super::handle::Handle;
 use super::record::{LimitsRecord, Places, Rest, WorkspaceRecord};
 use super::{Say, Shared, consent, failure, trash};
 use crate::agents::Libc;

@@ -1,0 +1,235 @@
+//! The way to a workspace's owner: what it can be told, and what can be seen without asking it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::checkpoint::{CheckpointView, DiffResult, RollbackResult};
+use protocol::run::RunView;
+use protocol::transfer::ApplyResult;
+use protocol::workspace::Phase;
+use protocol::{Bytes, Error, Kind, RunId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::active::Prepared;
+use super::steps::Told;
+use super::{Say, Snapshot, failure};
+use crate::ssh::Pool;
+use crate::timeline::Timeline;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What a workspace can be told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// After the daemon's start: finish what was under way, find the guest and the runs again.
+    Recover,
+    Up {
+        rebuild: bool,
+        say: Say,
+        reply: Reply<UpDone>,
+    },
+    Start {
+        reply: Reply<()>,
+    },
+    Stop {
+        reply: Reply<()>,
+    },
+    Destroy {
+        force: bool,
+        purge: bool,
+        reply: Reply<()>,
+    },
+    Checkpoint {
+        label: Option<String>,
+        reply: Reply<(CheckpointView, bool, Vec<String>)>,
+    },
+    Diff {
+        from: Option<String>,
+        to: Option<String>,
+        paths: Vec<Bytes>,
+        reply: Reply<DiffResult>,
+    },
+    Rollback {
+        to: String,
+        paths: Vec<Bytes>,
+        reply: Reply<RollbackResult>,
+    },
+    Apply {
+        branch: Option<String>,
+        reply: Reply<ApplyResult>,
+    },
+    RunStart {
+        prepared: Box<Prepared>,
+        say: Say,
+        reply: Reply<RunView>,
+    },
+    RunCancel {
+        run: RunId,
+        reply: Reply<()>,
+    },
+    /// To end every process of the guest but its init.
+    Sweep {
+        reply: Reply<()>,
+    },
+    /// Nothing: the answer says that everything before has been done.
+    Turn {
+        reply: Reply<()>,
+    },
+}
+
+/// What an `up` has to tell.
+#[derive(Debug)]
+pub struct UpDone {
+    pub(super) told: Told,
+    pub created: bool,
+}
+
+/// The way to a workspace's owner.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) inbox: mpsc::Sender<Command>,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) timeline: Timeline,
+}
+
+impl Handle {
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Its owner has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    /// The way into a guest that is ready; one that is being made or started is waited for.
+    ///
+    /// # Errors
+    /// [`Kind::WorkspaceNotRunning`], with the command that mends it.
+    pub async fn pool(&self) -> Result<Pool, Error> {
+        let mut watched = self.snapshot.clone();
+        // The usual case costs no wait.
+        let ready = |snapshot: &Arc<Snapshot>| {
+            snapshot.pool.is_some() || !matches!(snapshot.view.phase, Phase::Creating | Phase::Starting)
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(120), watched.wait_for(ready)).await;
+        let snapshot = match waited {
+            Ok(Ok(snapshot)) => snapshot.clone(),
+            Ok(Err(_)) | Err(_) => self.snapshot(),
+        };
+        snapshot.pool.clone().ok_or_else(|| {
+            let view = &snapshot.view;
+            let state = word(view.phase);
+            let (message, hint) = match (view.phase, &view.problem) {
+                (Phase::Broken, Some(problem)) => {
+                    (format!("workspace {} is broken: {problem}", view.name), "vcodingctl up")
+                }
+                (Phase::Stopped, _) => (format!("workspace {} is stopped", view.name), "vcodingctl start"),
+                _ => (format!("workspace {} is {state}", view.name), "vcodingctl ls"),
+            };
+            Error::new(Kind::WorkspaceNotRunning, message).hint(hint)
+        })
+    }
+
+    pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let name = &self.snapshot().view.name;
+        self.inbox.try_send(command(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Error::new(Kind::WorkspaceBusy, format!("workspace {name} has too many calls waiting"))
+                    .hint("vcodingctl ls")
+            }
+            mpsc::error::TrySendError::Closed(_) => gone(name.as_str()),
+        })?;
+        answer.await.map_err(|_| gone(name.as_str()))?
+    }
+
+    /// Finishes what was under way when the daemon ended; nobody waits for it.
+    pub(super) fn recover(&self) {
+        // The first command of a fresh inbox always fits.
+        let _fits = self.inbox.try_send(Command::Recover);
+    }
+
+    pub async fn up(&self, rebuild: bool, say: Say) -> Result<UpDone, Error> {
+        self.ask(|reply| Command::Up { rebuild, say, reply }).await
+    }
+
+    pub async fn start(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Start { reply }).await
+    }
+
+    pub async fn stop(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Stop { reply }).await
+    }
+
+    pub async fn destroy(&self, force: bool, purge: bool) -> Result<(), Error> {
+        self.ask(|reply| Command::Destroy { force, purge, reply }).await
+    }
+
+    pub async fn checkpoint(&self, label: Option<String>) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+        self.ask(|reply| Command::Checkpoint { label, reply }).await
+    }
+
+    pub async fn diff(&self, from: Option<String>, to: Option<String>, paths: Vec<Bytes>) -> Result<DiffResult, Error> {
+        self.ask(|reply| Command::Diff { from, to, paths, reply }).await
+    }
+
+    pub async fn rollback(&self, to: String, paths: Vec<Bytes>) -> Result<RollbackResult, Error> {
+        self.ask(|reply| Command::Rollback { to, paths, reply }).await
+    }
+
+    pub async fn apply(&self, branch: Option<String>) -> Result<ApplyResult, Error> {
+        self.ask(|reply| Command::Apply { branch, reply }).await
+    }
+
+    pub async fn run_start(&self, prepared: Prepared, say: Say) -> Result<RunView, Error> {
+        self.ask(|reply| Command::RunStart { prepared: Box::new(prepared), say, reply }).await
+    }
+
+    pub async fn run_cancel(&self, run: RunId) -> Result<(), Error> {
+        self.ask(|reply| Command::RunCancel { run, reply }).await
+    }
+
+    /// Ends every process of the guest but its init.
+    pub(super) async fn sweep(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Sweep { reply }).await
+    }
+
+    /// Waits until everything that was asked before has been done.
+    pub(super) async fn turn(&self) -> Result<(), Error> {
+        self.ask(|reply| Command::Turn { reply }).await
+    }
+
+    /// Checkpoints, newest first.
+    pub async fn checkpoints(&self, limit: usize) -> Result<Vec<CheckpointView>, Error> {
+        if self.snapshot().view.base.is_none() {
+            return Ok(Vec::new());
+        }
+        self.timeline.list(limit).await.map_err(|e| failure::of_timeline(&e))
+    }
+}
+
+impl UpDone {
+    pub fn into_result(self, snapshot: &Snapshot) -> protocol::workspace::UpResult {
+        protocol::workspace::UpResult {
+            workspace: snapshot.view.clone(),
+            created: self.created,
+            wall: snapshot.wall.clone(),
+            left_out: self.told.left_out,
+            left_out_total: self.told.left_out_total,
+            files: self.told.files,
+            notes: self.told.notes,
+        }
+    }
+}
+
+fn gone(name: &str) -> Error {
+    Error::new(Kind::WorkspaceNotFound, format!("workspace {name} is no more")).hint("vcodingctl ls")
+}
+
+pub(super) fn word(phase: Phase) -> String {
+    match serde_json::to_value(phase) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "unknown".into(),
+    }
+}
