@@ -55,6 +55,8 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+// Only the command that is typed is built in full: the client lives for a millisecond.
+#[command(defer = true)]
 pub enum Command {
     /// Make this project's workspace, or make sure that it runs
     Up {
