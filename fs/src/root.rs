@@ -254,6 +254,11 @@ fn plain(rel: &Path) -> Result<&Path> {
 }
 
 fn split(rel: &Path) -> Result<(&Path, &OsStr)> {
+    // A single name, as a walk over thousands of them asks for: nothing to take apart.
+    let name = rel.as_os_str().as_bytes();
+    if !matches!(name, b"" | b"." | b"..") && !name.iter().any(|byte| matches!(byte, 0 | b'/')) {
+        return Ok((Path::new(""), rel.as_os_str()));
+    }
     let rel = plain(rel)?;
     match (rel.parent(), rel.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name)),

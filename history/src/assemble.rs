@@ -41,8 +41,9 @@ pub(crate) fn assemble(
         if path.is_empty() && listing.broken {
             return Err(Error::damaged("the work tree cannot be listed"));
         }
-        // As the cache has them; it came so from all but large directories.
-        listing.held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if listing.batches > 1 {
+            listing.held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        }
         let name = names::split(path).1.to_vec();
         let entry = if listing.broken {
             reference(path)?
@@ -72,11 +73,8 @@ fn files(listing: &Listing) -> impl Iterator<Item = Entry> {
 
 /// Whether the files are those that the cache has.
 fn same(known: &[(Vec<u8>, Seen)], listing: &Listing) -> bool {
-    let mut files = listing.held.iter().filter(|held| held.seen.is_some());
-    let all = known.iter().all(|(name, seen)| {
-        files.next().is_some_and(|held| held.name == *name && held.id == seen.id && held.mode == seen.key.mode())
-    });
-    all && files.next().is_none()
+    let files = listing.held.iter().filter(|held| held.seen.is_some()).count();
+    listing.as_known == files && files == known.len()
 }
 
 /// The entries of one directory that are no files, in git's order; `None` if it is not in the tree at all.

@@ -7,7 +7,7 @@
 //! - A store into a mapped page that is dirty already changes no time at all. When a run has ended, what was read while the guest
 //!   ran and had changed shortly before that is read again ([`Seen::suspect`]).
 //!
-//! The saved file is a hint: when it is missing or damaged, everything is read.
+//! The saved file is a hint: when it is missing or damaged, everything is read. A content that a cache names is in the store.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -104,9 +104,9 @@ impl Cache {
         self.trees = trees;
     }
 
-    /// Sets what is known of a directory's files.
-    pub(crate) fn put(&mut self, path: &[u8], mut files: Vec<(Vec<u8>, Seen)>) {
-        files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    /// Sets what is known of a directory's files, which are sorted by name.
+    pub(crate) fn put(&mut self, path: &[u8], files: Vec<(Vec<u8>, Seen)>) {
+        debug_assert!(files.is_sorted_by(|a, b| a.0 < b.0));
         if files.is_empty() {
             self.directories.remove(path);
         } else {
@@ -135,12 +135,18 @@ impl Cache {
         record::save(path, MAGIC, &fields, Durability::Cache)
     }
 
-    /// Whatever is wrong with the file, the answer is an empty cache.
-    pub(crate) fn load(path: &Path) -> Self {
-        match record::load(path, MAGIC) {
+    /// Whatever is wrong with the file, the answer is an empty cache; what the store does not hold is not in it.
+    pub(crate) fn load(path: &Path, in_store: impl Fn(&Id) -> bool) -> Self {
+        let mut cache = match record::load(path, MAGIC) {
             Ok(Some(content)) => Self::parse(&content).unwrap_or_default(),
             Ok(None) | Err(_) => Self::default(),
+        };
+        for files in cache.directories.values_mut() {
+            files.retain(|(_, seen)| in_store(&seen.id));
+            // A search in it relies on the order.
+            files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         }
+        cache
     }
 
     fn parse(content: &[u8]) -> Option<Self> {
@@ -215,13 +221,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scan-cache");
         let mut cache = Cache::default();
-        cache.put(b"", vec![(b"b\xff".to_vec(), seen(1, 2, true)), (b"a".to_vec(), seen(3, 4, false))]);
+        cache.put(b"", vec![(b"a".to_vec(), seen(3, 4, false)), (b"b\xff".to_vec(), seen(1, 2, true))]);
         cache.put(b"dir/sub", vec![(b"x".to_vec(), seen(5, -6, false))]);
         cache.save(&path).unwrap();
-        assert_eq!(Cache::load(&path), cache);
+        let load = |path: &Path| Cache::load(path, |_| true);
+        assert_eq!(load(&path), cache);
+        assert!(Cache::load(&path, |_| false).directory(b"").is_empty(), "what the store does not hold is read again");
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert_eq!(Cache::load(&path), Cache::default());
-        assert_eq!(Cache::load(&dir.path().join("none")), Cache::default());
+        assert_eq!(load(&path), Cache::default());
+        assert_eq!(load(&dir.path().join("none")), Cache::default());
     }
 }

@@ -72,7 +72,7 @@ impl History {
 
     fn with(host: &Path, settings: Settings, store: Store) -> Result<Self> {
         let rules = Rules::load(&host.join("rules"))?;
-        let cache = Cache::load(&host.join("scan-cache"));
+        let cache = Cache::load(&host.join("scan-cache"), |id| store.knows(id));
         let history = Self { host: host.to_path_buf(), settings, store, rules, cache, unsaved: 0 };
         for name in [HEAD, BASE, APPLIED] {
             if let Some(id) = history.store.reference(name)?

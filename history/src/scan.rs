@@ -59,7 +59,7 @@ pub(crate) fn scan(root: &Root, basis: &Basis<'_>, writer: &Writer<'_>) -> Resul
     Ok(Scanned { assembled, walked, read: visitor.read.into_inner() })
 }
 
-/// The stat cache as a walk leaves it, with the trees that were made of it.
+/// The stat cache as a walk leaves it that was assembled to these trees.
 pub(crate) fn remember(walked: Walked, trees: HashMap<Vec<u8>, Tree>) -> Cache {
     let mut cache = Cache::default();
     cache.set_trees(trees);
@@ -125,7 +125,7 @@ impl Visitor for Scan<'_> {
             return Ok(Leaf::LeftOut(too_large(self.max_file)));
         }
         if let Some(seen) = self.unchanged(&mut local.next, place.path, name.as_bytes(), &stat) {
-            return Ok(Leaf::Held { mode: mode(&stat), id: seen.id, seen: Some(seen) });
+            return Ok(Leaf::AsKnown(seen));
         }
         self.read.fetch_add(1, Ordering::Relaxed);
         let mut still = false;
@@ -174,7 +174,7 @@ impl Scan<'_> {
         };
         *next = found + 1;
         let seen = files[found].1;
-        let holds = seen.key == Key::of(stat) && !seen.racy && self.writer.knows(&seen.id);
+        let holds = seen.key == Key::of(stat) && !seen.racy;
         (holds && !(self.activity != Activity::Running && seen.suspect())).then_some(seen)
     }
 }

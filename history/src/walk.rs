@@ -27,6 +27,8 @@ const MAX_NAMES: u64 = 3_000_000;
 
 /// What a visitor makes of a file or link.
 pub(crate) enum Leaf {
+    /// A file that is as [`Visitor::known`] has it.
+    AsKnown(Seen),
     Held {
         mode: Mode,
         id: Id,
@@ -67,7 +69,12 @@ pub(crate) trait Visitor: Sync {
 /// What was found in one directory.
 #[derive(Default)]
 pub(crate) struct Listing {
+    /// Sorted by name but in directories that were cut into batches.
     pub(crate) held: Vec<Held>,
+    /// How many batches are in it.
+    pub(crate) batches: usize,
+    /// How many of the held are files as they were known.
+    pub(crate) as_known: usize,
     pub(crate) directories: Vec<Vec<u8>>,
     /// Names whose previous entry stays.
     pub(crate) failed: Vec<Vec<u8>>,
@@ -296,7 +303,7 @@ impl<V: Visitor> Walk<'_, V> {
     }
 
     fn leaves(&self, local: &mut V::Local, place: &Place<'_>, names: Vec<(OsString, Kind)>) -> Result<()> {
-        let mut listing = Listing::default();
+        let mut listing = Listing { batches: 1, held: Vec::with_capacity(names.len()), ..Listing::default() };
         let (mut left_out, mut failures) = (Vec::new(), Vec::new());
         for (name, kind) in names {
             let leaf = match kind {
@@ -305,6 +312,10 @@ impl<V: Visitor> Walk<'_, V> {
             };
             let name = name.into_vec();
             match leaf {
+                Leaf::AsKnown(seen) => {
+                    listing.as_known += 1;
+                    listing.held.push(Held { name, mode: seen.key.mode(), id: seen.id, seen: Some(seen) });
+                }
                 Leaf::Held { mode, id, seen } => listing.held.push(Held { name, mode, id, seen }),
                 Leaf::LeftOut(why) => {
                     listing.holds_more = true;
@@ -329,7 +340,13 @@ impl<V: Visitor> Walk<'_, V> {
             walked.failures.add(path, why, self.note_limit);
         }
         let listing = walked.listings.entry(path.to_vec()).or_default();
-        listing.held.extend(part.held);
+        if listing.held.is_empty() {
+            listing.held = part.held;
+        } else {
+            listing.held.extend(part.held);
+        }
+        listing.batches += part.batches;
+        listing.as_known += part.as_known;
         listing.directories.extend(part.directories);
         listing.failed.extend(part.failed);
         listing.holds_more |= part.holds_more;
