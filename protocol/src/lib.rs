@@ -11,6 +11,7 @@
 
 pub mod bytes;
 pub mod checkpoint;
+pub mod consent;
 pub mod daemon;
 pub mod error;
 pub mod event;

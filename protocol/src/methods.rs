@@ -55,7 +55,7 @@ macro_rules! methods {
 
 use crate::checkpoint as cp;
 use crate::daemon::{DaemonStatus, Done, NoParams};
-use crate::{exec, run, secret, transfer, workspace as ws};
+use crate::{consent, exec, run, secret, transfer, workspace as ws};
 
 methods! {
     Status "daemon.status" (NoParams) -> DaemonStatus,
@@ -72,8 +72,6 @@ methods! {
         "One workspace, with what isolates it as the kernel and the engine report it.";
     Start "workspace.start" (ws::WorkspaceParams) -> ws::ShowResult,
         "Start a stopped guest.";
-    Consent "workspace.consent" (ws::ConsentParams) -> ws::ConsentResult,
-        "Agrees to what an apply changed of the files that decide how a guest is made.";
     Stop "workspace.stop" (ws::WorkspaceParams) -> ws::ShowResult,
         "Checkpoint, then stop the guest; its work tree, home and history stay.";
     Destroy "workspace.destroy" (ws::DestroyParams) -> ws::DestroyResult,
@@ -104,6 +102,10 @@ methods! {
         "Bring the work tree back to a checkpoint, and record that as a new one.";
     Apply "transfer.apply" (transfer::ApplyParams) -> transfer::ApplyResult,
         "Take the work home as a branch of the project's repository.";
+    ConsentShow "consent.show" (consent::ConsentShowParams) -> consent::Consent,
+        "What a project asks for that only its user may grant.";
+    ConsentSet "consent.set" (consent::ConsentSetParams) -> consent::Consent,
+        "Grant what was shown, or take that back.";
     SecretSet "secret.set" (secret::SecretSetParams) -> Done,
         "Keep a key on the host, in place of one of the same name.";
     SecretListAll "secret.list" (NoParams) -> secret::SecretList,

@@ -167,19 +167,6 @@ pub struct ShowResult {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ConsentParams {
-    /// An absolute path.
-    pub project: PathBuf,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ConsentResult {
-    /// What was agreed to now, relative to the project.
-    pub files: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct DestroyParams {
     pub workspace: WorkspaceRef,
     /// Destroy even if there is work that was never applied.

@@ -133,8 +133,8 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         branch: Option<String>,
     },
-    /// Agree to what an apply changed of Dockerfile and vcoding.toml
-    Consent,
+    /// See and grant what the project asks for beyond the defaults
+    Consent(Answer),
     /// List workspaces
     Ls,
     /// Show a workspace, and what really isolates it
@@ -166,6 +166,16 @@ pub enum Command {
     Completion { shell: clap_complete::Shell },
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Clone, Copy, Group)]
+pub struct Answer {
+    /// Agree without being asked
+    #[arg(long, conflicts_with = "withdraw")]
+    pub agree: bool,
+    /// Take back what was agreed to of vcoding.toml
+    #[arg(long)]
+    pub withdraw: bool,
 }
 
 #[derive(Debug, Group)]

@@ -96,13 +96,44 @@ fn a_dockerfile_that_came_home_with_the_work_is_not_built_unasked() {
     // Nor by a workspace that knows nothing of the one before.
     world.ok(&project, &["destroy", "--force", "--purge"]);
     assert_eq!(world.ctl(&project, &["up"]).status, 4);
-    assert!(world.ok(&project, &["consent"]).out.starts_with("agreed: Dockerfile"));
+    let ran = world.ctl(&project, &["consent"]);
+    assert!(ran.status == 4 && ran.out.contains("Dockerfile") && ran.err.contains("--agree"), "{}{}", ran.out, ran.err);
+    assert!(world.ok(&project, &["consent", "--agree"]).out.starts_with("agreed to Dockerfile"));
     world.ok(&project, &["up"]);
     assert_eq!(world.ok(&project, &["exec", "--", "sh", "-c", "echo $EVIL"]).out, "1\n");
     // What was agreed to is not asked again.
     world.ok(&project, &["exec", "--", "sh", "-c", "echo 2 > a"]);
     world.ok(&project, &["apply"]);
     world.ok(&project, &["up", "--rebuild"]);
+}
+
+#[test]
+fn what_a_repository_wishes_beyond_the_defaults_holds_only_after_consent() {
+    let Some(world) = World::with_engine("wishes") else { return };
+    let wishes = |memory: &str| {
+        format!(
+            "[workspace]\nbuild_args = {{ WORD = \"built\" }}\n[limits]\nmemory = {memory:?}\n[run]\nenv = {{ MOOD = \"calm\" }}\n"
+        )
+    };
+    let dockerfile = "FROM debian:bookworm-slim\nARG WORD=plain\nRUN echo $WORD > /word\n";
+    let project = world.repository("shop", &[("Dockerfile", dockerfile), ("vcoding.toml", &wishes("5g"))]);
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 4, "{}", ran.err);
+    assert!(ran.err.contains("[limits] memory = 5g") && ran.err.contains("vcodingctl consent"), "{}", ran.err);
+    world.ok(&project, &["consent", "--agree"]);
+    world.ok(&project, &["up"]);
+    assert_eq!(world.ok(&project, &["exec", "--", "cat", "/word"]).out, "built\n");
+    let memory = || {
+        let container = world.container("shop");
+        let inspect = ["inspect", "--format", "{{.HostConfig.Memory}}", &container];
+        crate::world::output(std::process::Command::new("docker").args(inspect))
+    };
+    assert_eq!(memory(), "5368709120\n");
+    assert!(world.ok(&project, &["run", "--", "sh", "-c", "echo $MOOD"]).out.contains("calm"));
+    // More than was agreed to is asked anew, and the guest stays as it is.
+    std::fs::write(project.join("vcoding.toml"), wishes("6g")).unwrap();
+    assert_eq!(world.ctl(&project, &["up", "--rebuild"]).status, 4);
+    assert_eq!(memory(), "5368709120\n");
 }
 
 #[test]

@@ -1,29 +1,13 @@
 //! `apply`.
 
-use protocol::methods::{Apply, Consent};
+use protocol::methods::Apply;
 use protocol::transfer::ApplyParams;
-use protocol::workspace::ConsentParams;
 
 use super::{Outcome, Session};
 use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::text::{changes, one_line, short_checkpoint, width};
 use crate::wait;
-
-/// Says what it is that is agreed to; there is no other question.
-pub fn consent(session: &Session, printer: &Printer) -> Outcome {
-    let result = session.daemon()?.call::<Consent>(&ConsentParams { project: session.project()? })?;
-    if printer.json {
-        printer.document(&result);
-    } else if result.files.is_empty() {
-        printer.line("there is nothing that waits for your consent");
-    } else {
-        let files: Vec<String> = result.files.iter().map(|file| one_line(file)).collect();
-        printer.line(&format!("agreed: {} as it is now", files.join(", ")));
-        printer.next("vcodingctl up --rebuild");
-    }
-    Ok(0)
-}
 
 pub fn run(branch: Option<String>, session: &Session, printer: &Printer) -> Outcome {
     let params = ApplyParams { workspace: session.workspace()?, branch };

@@ -1,6 +1,7 @@
 //! A module a command group: arguments → call → rendering.
 
 mod apply;
+mod consent;
 mod daemon;
 mod exec;
 mod follow;
@@ -53,7 +54,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         }
         Command::Rollback { to, paths } => history::rollback(to, paths, &session, printer),
         Command::Apply { branch } => apply::run(branch.clone(), &session, printer),
-        Command::Consent => apply::consent(&session, printer),
+        Command::Consent(answer) => consent::run(*answer, &session, printer),
         Command::Ls => workspace::ls(&session, printer),
         Command::Show => workspace::show(&session, printer),
         Command::Start => workspace::start(&session, printer),

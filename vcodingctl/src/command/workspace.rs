@@ -5,7 +5,7 @@ use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
 use protocol::workspace::{DestroyParams, LeftOut, Phase, UpParams, UpResult, Wall, WorkspaceParams, WorkspaceView};
 use protocol::{Error, Kind, Timestamp};
 
-use super::{Outcome, Session};
+use super::{Outcome, Session, consent};
 use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::table::Cell;
@@ -15,7 +15,11 @@ use crate::wait;
 
 pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
     let params = UpParams { project: session.project()?, name: session.name()?, rebuild, progress: !printer.json };
-    let result = wait::call::<Up>(&mut session.daemon()?, printer, "making the workspace", &params)?;
+    let make = || wait::call::<Up>(&mut session.daemon()?, printer, "making the workspace", &params);
+    let result = match make() {
+        Err(error) if error.kind() == Kind::ConsentNeeded && consent::given(session, printer)? => make()?,
+        other => other?,
+    };
     if printer.json {
         printer.document(&result);
         return Ok(0);

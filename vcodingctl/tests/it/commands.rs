@@ -234,17 +234,30 @@ fn apply_to_a_project_without_a_commit_says_what_works_there() {
 }
 
 #[test]
-fn consent_says_what_it_is_given_to() {
-    snapshot::check(
-        "consent",
-        &answering("workspace.consent", json!({"files": ["Dockerfile"]})),
-        &["--project", "/", "consent"],
-    );
-    snapshot::check(
-        "consent-none",
-        &answering("workspace.consent", json!({"files": []})),
-        &["--project", "/", "consent"],
-    );
+fn consent_shows_what_is_asked_for_and_says_what_it_was_given_to() {
+    let asked = |files: &[&str], wishes: &[(&str, &str, &str)], agreed: bool| {
+        let wishes: Vec<_> = wishes
+            .iter()
+            .map(|(key, value, default)| json!({"key": key, "value": value, "default": default}))
+            .collect();
+        json!({"hash": "c0ffee", "files": files, "wishes": wishes, "agreed": agreed})
+    };
+    let wishes = [("[limits] memory", "64g", "4g"), ("[run] env", "A=\"b\"", "none")];
+    let fake = |asked: &serde_json::Value| {
+        Fake::start(&[
+            ("consent.show", vec![Step::Answer(asked.clone())]),
+            ("consent.set", vec![Step::Answer(asked.clone())]),
+        ])
+    };
+    let waiting = asked(&["Dockerfile"], &wishes, false);
+    snapshot::check("consent-agree", &fake(&waiting), &["--project", "/", "consent", "--agree"]);
+    snapshot::check("consent-withdraw", &fake(&waiting), &["--project", "/", "consent", "--withdraw"]);
+    snapshot::check("consent-given", &fake(&asked(&[], &wishes, true)), &["--project", "/", "consent"]);
+    snapshot::check("consent-none", &fake(&asked(&[], &[], true)), &["--project", "/", "consent"]);
+    let piped = vcodingctl::piped(&fake(&waiting), &["--project", "/", "consent"]);
+    assert_eq!(piped.status.code(), Some(4), "without a terminal nobody is asked");
+    let out = String::from_utf8_lossy(&piped.stdout).into_owned();
+    assert!(out.contains("Dockerfile") && out.contains("64g"), "{out}");
 }
 
 #[test]

@@ -2,12 +2,13 @@
 //! once into types that cannot be wrong.
 //!
 //! vcoding.toml is the repository's word: what it may decide alone is taken; what goes beyond
-//! the defaults needs the user's consent, which does not exist yet, so it is refused, by name.
+//! the defaults is a wish, and nothing comes of it before the user has agreed (the workspace's
+//! room asks). What this version cannot do is refused by name, not ignored.
 
 mod project;
 mod user;
 
-pub use project::{Limits, Project};
+pub use project::{Limits, Project, Run};
 pub use user::User;
 
 use std::path::PathBuf;
@@ -20,8 +21,8 @@ pub enum Error {
     /// The parser's message names the line.
     #[error("{path} has a mistake: {why}")]
     Mistake { path: PathBuf, why: String },
-    #[error("{path} asks for more than a repository may decide: {}", .what.join("; "))]
-    Consent { path: PathBuf, what: Vec<String> },
+    #[error("{path} asks for what this version cannot do: {}", .what.join("; "))]
+    Unsupported { path: PathBuf, what: Vec<String> },
 }
 
 /// A size as people write it: `4g`, `512m`, `65536`; in bytes.
@@ -46,9 +47,35 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is not a size; write it like \"512m\" or \"4g\""))
 }
 
+/// A time as people write it: `90`, `90s`, `30m`, `2h`; in milliseconds, not zero.
+fn parse_duration(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (digits, scale) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1000),
+        Some(b'm') => (&text[..text.len() - 1], 60_000),
+        Some(b'h') => (&text[..text.len() - 1], 3_600_000),
+        _ => (text, 1000),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .filter(|n| *n > 0)
+        .and_then(|n| n.checked_mul(scale))
+        .ok_or_else(|| format!("{text:?} is not a time; write it like \"90s\", \"30m\" or \"2h\""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(parse_duration("90"), Ok(90_000));
+        assert_eq!(parse_duration("30m"), Ok(1_800_000));
+        for bad in ["", "m", "0s", "-1h", "1d", "9999999999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

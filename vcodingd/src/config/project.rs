@@ -4,20 +4,25 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use protocol::consent::Wish;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Error, parse_size};
+use super::{Error, parse_duration, parse_size};
 
-/// A repository's wishes, within what it may decide alone.
+/// What a repository says. Where [`Project::wishes`] is not empty it asks for more than it may
+/// decide alone: only with the user's consent may anything of this be used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Project {
+    /// What goes beyond the defaults.
+    pub wishes: Vec<Wish>,
     pub name: Option<String>,
     /// Relative to the project.
     pub dockerfile: PathBuf,
     /// Relative to the project.
     pub context: PathBuf,
     pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
     /// The shell that `shell` and plain ssh start; default: the image's.
     pub shell: Option<String>,
     pub limits: Limits,
@@ -26,8 +31,26 @@ pub struct Project {
     pub default_agent: String,
     /// The default model by agent.
     pub models: BTreeMap<String, String>,
+    pub run: Run,
     /// SHA-256 of the file, in hexadecimal; of nothing if there is none.
     pub hash: String,
+}
+
+/// What holds for every run that is not started otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    #[serde(default)]
+    pub max_requests: Option<u64>,
+}
+
+impl Run {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What one guest may use.
@@ -62,7 +85,7 @@ struct File {
     network: Network,
     agents: toml::Table,
     history: History,
-    run: Run,
+    run: RunWishes,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,7 +128,7 @@ struct History {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Run {
+struct RunWishes {
     timeout: Option<String>,
     max_cost: Option<f64>,
     max_requests: Option<u64>,
@@ -116,7 +139,7 @@ impl Project {
     /// Reads `<project>/vcoding.toml`; without one everything is as by default.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] (a missing file is none), [`Error::Mistake`], [`Error::Consent`].
+    /// [`Error::Unreadable`] (a missing file is none), [`Error::Mistake`], [`Error::Unsupported`].
     pub fn load(project: &Path) -> Result<Self, Error> {
         let path = project.join("vcoding.toml");
         let unreadable = |source| Error::Unreadable { path: path.clone(), source };
@@ -139,9 +162,9 @@ impl Project {
         let mistake = |why: String| Error::Mistake { path: path.to_owned(), why };
         let text = std::str::from_utf8(bytes).map_err(|e| mistake(e.to_string()))?;
         let file: File = toml::from_str(text).map_err(|e| mistake(e.to_string()))?;
-        let beyond = beyond_the_defaults(&file).map_err(mistake)?;
-        if !beyond.is_empty() {
-            return Err(Error::Consent { path: path.to_owned(), what: beyond });
+        let unsupported = unsupported(&file);
+        if !unsupported.is_empty() {
+            return Err(Error::Unsupported { path: path.to_owned(), what: unsupported });
         }
         let defaults = Limits::default();
         let limits = Limits {
@@ -159,51 +182,73 @@ impl Project {
             )));
         }
         let (default_agent, models) = agents(&file.agents).map_err(mistake)?;
+        let max_file = size_of(file.history.max_file.as_deref(), MAX_FILE).map_err(mistake)?;
+        let timeout_ms = file.run.timeout.as_deref().map(parse_duration).transpose().map_err(mistake)?;
+        let odd_name = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+        if let Some(name) = file.run.env.keys().chain(file.workspace.build_args.keys()).find(odd_name) {
+            return Err(mistake(format!("{name:?} is not a variable's name")));
+        }
         Ok(Self {
+            wishes: wishes(&file, &limits, max_file),
             name: file.workspace.name,
             dockerfile: file.workspace.dockerfile.unwrap_or_else(|| "Dockerfile".into()),
             context: file.workspace.context.unwrap_or_else(|| ".".into()),
             target: file.workspace.target,
+            build_args: file.workspace.build_args,
             shell: file.workspace.shell,
             limits,
-            max_file: size_of(file.history.max_file.as_deref(), MAX_FILE).map_err(mistake)?,
+            max_file,
             default_agent,
             models,
+            run: Run { env: file.run.env, timeout_ms, max_requests: file.run.max_requests },
             hash: hex(&Sha256::digest(bytes)),
         })
     }
 }
 
-/// What the file asks for that a repository may not decide alone (walls: vcoding.toml is the
-/// repository's word), or that this version cannot do: better refused than ignored.
-fn beyond_the_defaults(file: &File) -> Result<Vec<String>, String> {
+/// What the file asks for that this version cannot do: better refused than ignored.
+fn unsupported(file: &File) -> Vec<String> {
+    let asked = [
+        (!file.workspace.build_secrets.is_empty(), "[workspace] build_secrets"),
+        (!file.workspace.setup.is_empty(), "[workspace] setup"),
+        (!file.network.allow.is_empty(), "[network] allow"),
+        (!file.history.ignore.is_empty(), "[history] ignore (write .vcodingignore instead)"),
+        (file.history.quiet.is_some(), "[history] quiet"),
+        (file.run.max_cost.is_some(), "[run] max_cost"),
+        (file.limits.disk.is_some(), "[limits] disk"),
+        (file.agents.values().any(|wishes| wishes.get("version").is_some()), "[agents] version"),
+    ];
+    asked.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what.to_owned()).collect()
+}
+
+/// What goes beyond the defaults (walls: vcoding.toml is the repository's word).
+fn wishes(file: &File, limits: &Limits, max_file: u64) -> Vec<Wish> {
     let defaults = Limits::default();
-    let mut beyond = Vec::new();
-    let mut ask = |yes: bool, what: &str| {
-        if yes {
-            beyond.push(what.to_owned());
+    let mut wishes = Vec::new();
+    let mut wish = |beyond: bool, key: &str, value: String, default: String| {
+        if beyond {
+            wishes.push(Wish { key: key.to_owned(), value, default });
         }
     };
-    let w = &file.workspace;
-    ask(!w.build_args.is_empty(), "[workspace] build_args");
-    ask(!w.build_secrets.is_empty(), "[workspace] build_secrets");
-    ask(!w.setup.is_empty(), "[workspace] setup");
-    ask(!file.network.allow.is_empty(), "[network] allow");
-    ask(!file.history.ignore.is_empty(), "[history] ignore");
-    ask(!file.run.env.is_empty(), "[run] env");
-    ask(file.run.timeout.is_some(), "[run] timeout");
-    ask(file.run.max_cost.is_some(), "[run] max_cost");
-    ask(file.run.max_requests.is_some(), "[run] max_requests");
-    ask(file.limits.disk.is_some(), "[limits] disk");
-    ask(file.history.quiet.is_some(), "[history] quiet");
-    ask(file.agents.values().any(|wishes| wishes.get("version").is_some()), "[agents] version");
-    let l = &file.limits;
-    ask(size_of(l.memory.as_deref(), 0)? > defaults.memory, "[limits] memory over 4g");
-    ask(l.cpus.is_some_and(|c| c > defaults.cpus), "[limits] cpus over 2.0");
-    ask(l.pids.is_some_and(|p| p > defaults.pids), "[limits] pids over 1024");
-    ask(l.open_files.is_some_and(|n| n > defaults.open_files), "[limits] open_files over 65536");
-    ask(size_of(file.history.max_file.as_deref(), 0)? > MAX_FILE, "[history] max_file over 50m");
-    Ok(beyond)
+    let size = |bytes: u64| match bytes {
+        whole if whole % (1 << 30) == 0 => format!("{}g", whole >> 30),
+        whole if whole % (1 << 20) == 0 => format!("{}m", whole >> 20),
+        bytes => bytes.to_string(),
+    };
+    let variables = |all: &BTreeMap<String, String>| {
+        let all: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        all.join(" ")
+    };
+    let (args, env) = (&file.workspace.build_args, &file.run.env);
+    wish(!args.is_empty(), "[workspace] build_args", variables(args), "none".into());
+    wish(limits.memory > defaults.memory, "[limits] memory", size(limits.memory), size(defaults.memory));
+    wish(limits.cpus > defaults.cpus, "[limits] cpus", limits.cpus.to_string(), defaults.cpus.to_string());
+    wish(limits.pids > defaults.pids, "[limits] pids", limits.pids.to_string(), defaults.pids.to_string());
+    let files = (limits.open_files, defaults.open_files);
+    wish(files.0 > files.1, "[limits] open_files", files.0.to_string(), files.1.to_string());
+    wish(max_file > MAX_FILE, "[history] max_file", size(max_file), size(MAX_FILE));
+    wish(!env.is_empty(), "[run] env", variables(env), "none".into());
+    wishes
 }
 
 fn size_of(text: Option<&str>, default: u64) -> Result<u64, String> {
@@ -293,12 +338,36 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_beyond_the_defaults_is_refused_by_name() {
-        let Err(Error::Consent { what, .. }) =
-            parse("[limits]\nmemory = \"64g\"\n[network]\nallow = [\"*\"]\n[run]\nenv = { A = \"b\" }\n")
+    fn what_goes_beyond_the_defaults_is_a_wish_and_what_does_not_is_none() {
+        let project = parse(
+            "[workspace]\nbuild_args = { V = \"1 2\" }\n[limits]\nmemory = \"64g\"\npids = 100\n[run]\nenv = { A = \"b\" }\ntimeout = \"30m\"\n",
+        )
+        .unwrap();
+        let wishes: Vec<_> =
+            project.wishes.iter().map(|w| (w.key.as_str(), w.value.as_str(), w.default.as_str())).collect();
+        assert_eq!(
+            wishes,
+            [
+                ("[workspace] build_args", "V=\"1 2\"", "none"),
+                ("[limits] memory", "64g", "4g"),
+                ("[run] env", "A=\"b\"", "none"),
+            ]
+        );
+        assert_eq!(project.run.timeout_ms, Some(1_800_000));
+        assert!(parse("[limits]\nmemory = \"4g\"\n[history]\nmax_file = \"1m\"\n").unwrap().wishes.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_name() {
+        let Err(Error::Unsupported { what, .. }) = parse("[network]\nallow = [\"*\"]\n[limits]\ndisk = \"1g\"\n")
         else {
             panic!()
         };
-        assert_eq!(what, ["[network] allow", "[run] env", "[limits] memory over 4g"]);
+        assert_eq!(what, ["[network] allow", "[limits] disk"]);
+    }
+
+    #[test]
+    fn a_variables_name_is_one() {
+        assert!(matches!(parse("[run]\nenv = { \"A=B\" = \"c\" }\n"), Err(Error::Mistake { .. })));
     }
 }

@@ -172,9 +172,13 @@ impl Actor {
                 self.open_forward();
                 let launch = launch(&params, &agent, &token, &id);
                 record.session = Some(launch.session);
+                // What the agent's way to its model needs is not a repository's to change.
+                let ours: Vec<_> = launch.env.iter().filter_map(|line| line.split(|b| *b == b'=').next()).collect();
+                let mut env = self.run_env(|name| !ours.contains(&name));
+                env.extend(launch.env.iter().cloned());
                 runs::Start {
                     argv: launch.argv,
-                    env: launch.env,
+                    env,
                     stdin: launch.stdin,
                     directory: Vec::new(),
                     timeout: params.timeout_ms.map(Duration::from_millis),
@@ -182,6 +186,7 @@ impl Actor {
             }
             None => runs::Start {
                 argv: params.argv.iter().map(|a| a.0.clone()).collect(),
+                env: self.run_env(|_| true),
                 timeout: params.timeout_ms.map(Duration::from_millis),
                 ..runs::Start::default()
             },
@@ -221,6 +226,12 @@ impl Actor {
         self.watch(record.clone())?;
         self.publish();
         Ok(record.view())
+    }
+
+    /// The project's variables for its runs, as `NAME=VALUE`.
+    fn run_env(&self, allowed: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let variables = self.record.run.env.iter().filter(|(name, _)| allowed(name.as_bytes()));
+        variables.map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
     }
 
     fn new_run(&self, id: &RunId, params: &RunStartParams, agent: Option<&PreparedAgent>) -> RunRecord {

@@ -68,6 +68,7 @@ pub(super) fn spawn(
         wall: None,
         musl: record.image.as_ref().is_some_and(|i| i.musl),
         models: record.models.clone(),
+        run: record.run.clone(),
     });
     let (published, snapshot) = watch::channel(first);
     let handle = Handle { inbox, snapshot, timeline: timeline.clone() };
@@ -489,6 +490,7 @@ impl Actor {
             wall: self.wall.clone(),
             musl: self.record.image.as_ref().is_some_and(|i| i.musl),
             models: self.record.models.clone(),
+            run: self.record.run.clone(),
         }));
     }
 }

@@ -73,15 +73,9 @@ pub fn of_image(error: &image::Error) -> Error {
 }
 
 pub fn of_config(error: &config::Error) -> Error {
-    let kind = match error {
-        config::Error::Unreadable { .. } | config::Error::Mistake { .. } => Kind::InvalidConfiguration,
-        config::Error::Consent { .. } => Kind::ConsentNeeded,
-    };
-    let answer = Error::new(kind, chain(error));
+    let answer = Error::new(Kind::InvalidConfiguration, chain(error));
     match error {
-        config::Error::Consent { .. } => {
-            answer.hint("take these lines out of vcoding.toml; only the user may allow them")
-        }
+        config::Error::Unsupported { .. } => answer.hint("take these lines out of vcoding.toml"),
         config::Error::Unreadable { .. } | config::Error::Mistake { .. } => answer,
     }
 }
@@ -196,8 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_repository_may_not_ask_for_is_refused_with_status_4() {
-        let error = config::Error::Consent { path: "/p/vcoding.toml".into(), what: vec!["[network] allow".into()] };
-        assert_eq!(of_config(&error).kind().exit(), 4);
+    fn what_cannot_be_done_is_refused_with_the_lines_to_take_out() {
+        let error = config::Error::Unsupported { path: "/p/vcoding.toml".into(), what: vec!["[network] allow".into()] };
+        let answer = of_config(&error);
+        assert_eq!(answer.kind().exit(), 2);
+        assert!(answer.message.contains("[network] allow") && answer.data.hint.unwrap().contains("vcoding.toml"));
     }
 }

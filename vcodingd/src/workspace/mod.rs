@@ -79,6 +79,7 @@ pub struct Snapshot {
     /// What its image was built on, and vcoding.toml's wishes for agents.
     pub musl: bool,
     pub models: std::collections::BTreeMap<String, String>,
+    pub run: crate::config::Run,
 }
 
 /// Where an operation's progress goes; nobody may be there.

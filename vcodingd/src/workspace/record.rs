@@ -9,6 +9,7 @@ use protocol::{Timestamp, WorkspaceId, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
 use super::machine::Intent;
+use crate::config::Run;
 use crate::provider::{GuestSpec, ImageId, Limits, User};
 use crate::store;
 
@@ -42,6 +43,8 @@ pub struct WorkspaceRecord {
     pub default_agent: String,
     #[serde(default)]
     pub models: std::collections::BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Run::is_empty")]
+    pub run: Run,
 }
 
 /// Where a workspace is when no operation is under way.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use protocol::consent::Consent;
 use protocol::run::{RunItem, RunStartParams, RunView};
 use protocol::workspace::{DestroyResult, UpParams, UpResult, WorkspaceView};
 use protocol::{Error, Kind, RunId, Timestamp, WorkspaceId, WorkspaceName, WorkspaceRef};
@@ -167,17 +168,21 @@ impl Registry {
         Ok(done.into_result(&handle.snapshot()))
     }
 
-    /// Agrees to the deciding files of a project as they are now.
+    /// What a project asks for that only the user may grant; `answer` grants what has this hash,
+    /// or takes it back.
     ///
     /// # Errors
-    /// [`Kind::NoProject`]; a state directory that cannot be written.
-    pub async fn consent(&self, project: PathBuf) -> Result<Vec<String>, Error> {
+    /// [`Kind::NoProject`]; [`Kind::ConsentNeeded`]; a state directory that cannot be written.
+    pub async fn consent(&self, project: PathBuf, answer: Option<(String, bool)>) -> Result<Consent, Error> {
         let state_dir = self.shared.state_dir.clone();
         super::steps::blocking(move || {
             let project = project.canonicalize().map_err(|e| {
                 Error::new(Kind::NoProject, format!("{}: {e}", project.display())).hint("cd to your project")
             })?;
-            consent::agree(&state_dir, &project).map_err(|e| failure::of_file(&state_dir.join("proposed"), &e))
+            match answer {
+                Some((hash, agree)) => consent::set(&state_dir, &project, &hash, agree),
+                None => consent::show(&state_dir, &project),
+            }
         })
         .await
     }
@@ -196,7 +201,8 @@ impl Registry {
     }
 
     async fn create(&self, project: &Path, name: Option<WorkspaceName>) -> Result<Handle, Error> {
-        let settings = config::Project::load(project).map_err(|e| failure::of_config(&e))?;
+        let (state_dir, root) = (self.shared.state_dir.clone(), project.to_owned());
+        let settings = super::steps::blocking(move || consent::settings(&state_dir, &root)).await?;
         if !project.join(&settings.dockerfile).is_file() {
             return Err(Error::new(
                 Kind::NoDockerfile,
@@ -252,6 +258,11 @@ impl Registry {
         let snapshot = handle.snapshot();
         let libc = if snapshot.musl { Libc::Musl } else { Libc::Gnu };
         let model = |agent: &str| snapshot.models.get(agent).cloned();
+        let params = RunStartParams {
+            timeout_ms: params.timeout_ms.or(snapshot.run.timeout_ms),
+            max_requests: params.max_requests.or(snapshot.run.max_requests),
+            ..params
+        };
         let prepared = super::agent::prepare(&self.shared, params, libc, model, &say).await?;
         handle.run_start(prepared, say).await
     }
@@ -434,6 +445,7 @@ fn new_record(
         max_file: settings.max_file,
         default_agent: settings.default_agent,
         models: settings.models,
+        run: settings.run,
     })
 }
 

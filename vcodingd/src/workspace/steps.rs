@@ -1,6 +1,5 @@
 //! What each step of an operation does. Every one may run again after it was cut off anywhere.
 
-use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -142,25 +141,15 @@ impl Actor {
         {
             return Ok(Some("cached".into()));
         }
-        let project = config::Project::load(&self.record.project).map_err(|e| failure::of_config(&e))?;
-        let (state_dir, root, dockerfile) =
-            (self.shared.state_dir.clone(), self.record.project.clone(), project.dockerfile.clone());
-        let proposed = blocking(move || Ok(consent::proposed(&state_dir, &root, &dockerfile))).await?;
-        if !proposed.is_empty() {
-            let names = proposed.join(" and ");
-            return Err(Error::new(
-                Kind::ConsentNeeded,
-                format!("{names} came home with an agent's work, and nobody has agreed to it yet"),
-            )
-            .hint("read it; then vcodingctl consent"));
-        }
+        let (state_dir, root) = (self.shared.state_dir.clone(), self.record.project.clone());
+        let project = blocking(move || consent::settings(&state_dir, &root)).await?;
         let source = source_of(&self.record.project, &project);
         let request = ImageRequest {
             project: self.record.project.clone(),
             dockerfile: project.dockerfile.clone(),
             context: project.context.clone(),
             target: project.target.clone(),
-            args: BTreeMap::new(),
+            args: project.build_args.clone(),
             name: self.record.name.clone(),
             rebuild,
         };
@@ -239,6 +228,7 @@ impl Actor {
         self.record.max_file = project.max_file;
         self.record.default_agent.clone_from(&project.default_agent);
         self.record.models.clone_from(&project.models);
+        self.record.run.clone_from(&project.run);
         self.save().await
     }
 

@@ -1,10 +1,10 @@
-//! `workspace.*`.
+//! `workspace.*`, `consent.*`.
 
 use std::sync::Arc;
 
 use jsonrpsee::RpcModule;
-use protocol::methods::{Consent, Destroy, List, Show, Start, Stop, Up};
-use protocol::workspace::{ConsentResult, ShowResult, WorkspaceList};
+use protocol::methods::{ConsentSet, ConsentShow, Destroy, List, Show, Start, Stop, Up};
+use protocol::workspace::{ShowResult, WorkspaceList};
 use tokio::sync::mpsc;
 
 use super::{Context, register};
@@ -31,8 +31,11 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         handle.stop().await?;
         Ok(shown(&handle))
     });
-    register::<Consent, _, _>(module, async |context, _, params| {
-        Ok(ConsentResult { files: context.registry.consent(params.project).await? })
+    register::<ConsentShow, _, _>(module, async |context, _, params| {
+        context.registry.consent(params.project, None).await
+    });
+    register::<ConsentSet, _, _>(module, async |context, _, params| {
+        context.registry.consent(params.project, Some((params.hash, params.agree))).await
     });
     register::<Destroy, _, _>(module, async |context, _, params| {
         context.registry.destroy(&params.workspace, params.force, params.purge).await
