@@ -1,8 +1,10 @@
 //! A command on its way into the guest.
 //!
 //! The host asks sshd to execute [`EXEC`], which only our login shell knows, and sends the frame
-//! as the first bytes of standard input; what follows is the command's own input. With a terminal
-//! the shell first makes it raw and without echo, then sends [`READY`], reads the frame and gives
+//! as the first bytes of standard input; what follows is the command's own input. The shell says
+//! [`READY`] once, as the first byte of standard output: where there is no terminal when it has
+//! read the frame, so that a shell which stands still is known from a command that is silent; with
+//! a terminal, which it first makes raw and without echo, before the frame is sent. Then it gives
 //! the terminal its modes back.
 //!
 //! ```text
@@ -12,12 +14,12 @@
 
 /// The command that sshd is asked to execute.
 pub const EXEC: &str = "vcoding-frame";
-/// Sent by the shell on a terminal when it is ready for the frame.
+/// The shell's word that the frame has come, or on a terminal that it may.
 pub const READY: u8 = 0x06;
 /// The longest frame, in bytes behind its length: environment and arguments of one command.
 pub const MAX: usize = 1 << 20;
 /// The version that is written.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes before a frame's body: the version and the length.
 pub const HEAD: usize = 5;
 /// A list of more items is refused.
@@ -246,7 +248,7 @@ mod tests {
     #[test]
     fn the_wire_is_as_it_was() {
         let frame = Frame { env: vec![b"A=b".to_vec()], directory: b"d".to_vec(), ..Frame::exec(["ls"]) };
-        let expected = b"\x01\x1d\0\0\0\0\x01\0\0\0\x02\0\0\0ls\x01\0\0\0\x03\0\0\0A=b\x01\0\0\0d\x12\0";
+        let expected = b"\x02\x1d\0\0\0\0\x01\0\0\0\x02\0\0\0ls\x01\0\0\0\x03\0\0\0A=b\x01\0\0\0d\x12\0";
         assert_eq!(frame.encode().unwrap(), expected);
     }
 
@@ -267,7 +269,7 @@ mod tests {
             }
         }
         assert_eq!(Frame::body_length([9, 0, 0, 0, 0]), Err(Invalid::Version(9)));
-        assert_eq!(Frame::body_length([1, 0xff, 0xff, 0xff, 0xff]), Err(Invalid::TooLong));
+        assert_eq!(Frame::body_length([VERSION, 0xff, 0xff, 0xff, 0xff]), Err(Invalid::TooLong));
     }
 
     #[test]

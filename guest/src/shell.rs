@@ -111,14 +111,23 @@ fn asked(session: Program, frame: &Frame) -> Program {
 /// for that long.
 fn read_frame() -> io::Result<Frame> {
     let stdin = io::stdin();
-    let Ok(modes) = tcgetattr(&stdin) else { return read_body() };
+    let Ok(modes) = tcgetattr(&stdin) else {
+        let frame = read_body()?;
+        say_ready()?;
+        return Ok(frame);
+    };
     let mut raw = modes.clone();
     cfmakeraw(&mut raw);
     tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
-    let mut stdout = io::stdout();
-    let frame = stdout.write_all(&[READY]).and_then(|()| stdout.flush()).and_then(|()| read_body());
+    let frame = say_ready().and_then(|()| read_body());
     tcsetattr(&stdin, SetArg::TCSANOW, &modes)?;
     frame
+}
+
+fn say_ready() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(&[READY])?;
+    stdout.flush()
 }
 
 fn read_body() -> io::Result<Frame> {

@@ -1,6 +1,6 @@
 //! A container as the daemon makes it, and ways to speak to it.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -157,10 +157,13 @@ impl Guest {
         ssh
     }
 
-    /// A frame on its way, its standard input still open.
+    /// A frame that the shell has taken, its standard input still open.
     pub fn send(&self, options: &[&str], frame: &Frame) -> Child {
         let mut child = self.ssh(options, places::USER).arg(guest::frame::EXEC).spawn().unwrap();
         child.stdin.as_mut().unwrap().write_all(&frame.encode().unwrap()).unwrap();
+        let mut word = [0];
+        child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+        assert_eq!(word, [guest::frame::READY]);
         child
     }
 

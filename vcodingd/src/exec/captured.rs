@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{End, Error, Never};
+use super::{Begun, Error, Never, hand_over};
 use crate::ssh::{Message, Pool, Session, Writer};
 
 /// How a command ended, and what it wrote: bytes from a stranger.
@@ -48,9 +48,8 @@ pub async fn captured_afresh(
 async fn run(mut session: Session, frame: guest::Frame, stdin: Vec<u8>, limit: usize) -> Result<Captured, Error> {
     let frame = Bytes::from(frame.encode()?);
     let (reader, writer) = session.halves();
-    writer.send(frame).await?;
-    let mut end = End::default();
-    let mut captured = Captured { status: 0, stdout: Vec::new(), stderr: Vec::new() };
+    let Begun { out, err, mut end } = hand_over(reader, writer, frame, false).await?;
+    let mut captured = Captured { status: 0, stdout: out.to_vec(), stderr: err };
     let output = async {
         while !end.is_complete() {
             match reader.next().await {

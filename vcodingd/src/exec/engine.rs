@@ -213,12 +213,12 @@ async fn a_terminal_is_one_with_its_size_its_interrupt_and_its_job_control() {
     typed("echo be''gin; sleep 4242\n");
     let (lines, _) = lines.until("begin\r\n").await;
     // Until it is in front, ^C would be the shell's.
-    while said(&guest.pool, "grep -ls 'sleep.4242' /proc/[0-9]*/cmdline | wc -l").await.1.trim() == "0" {}
+    while said(&guest.pool, "grep -lsxz '424[2]' /proc/[0-9]*/cmdline | wc -l").await.1.trim() == "0" {}
     typed("\x03");
     typed("echo st''ill\n");
     let (lines, _) = lines.until("still\r\n").await;
     typed("sleep 4242\n");
-    while said(&guest.pool, "grep -ls 'sleep.4242' /proc/[0-9]*/cmdline | wc -l").await.1.trim() == "0" {}
+    while said(&guest.pool, "grep -lsxz '424[2]' /proc/[0-9]*/cmdline | wc -l").await.1.trim() == "0" {}
     typed("\x1a");
     let (lines, _) = lines.until("Stopped").await;
     typed("kill %1; exit 3\n");

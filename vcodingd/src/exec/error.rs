@@ -15,8 +15,11 @@ pub enum Error {
     Ssh(#[from] ssh::Error),
     #[error("the guest could not start another process or terminal")]
     NotStarted,
-    #[error("the guest's shell did not take the command")]
-    NotOurShell,
+    #[error("the guest's shell did not take the command{}", said_of(.said))]
+    NotOurShell { said: String },
+    /// It may take it yet.
+    #[error("the guest's shell stands still: it did not take the command within {} s", .after.as_secs())]
+    NotTaken { after: Duration },
     #[error("the connection into the guest was lost while the command ran")]
     Lost,
     #[error("the guest ended the command without a status")]
@@ -32,10 +35,15 @@ pub enum Error {
     TooMuch { limit: usize },
 }
 
+/// What it said instead, a stranger's text.
+fn said_of(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
 impl Error {
     /// Whether the command may have run.
     pub fn has_started(&self) -> bool {
-        !matches!(self, Self::TooLong(_) | Self::Ssh(_) | Self::NotStarted | Self::NotOurShell)
+        !matches!(self, Self::TooLong(_) | Self::Ssh(_) | Self::NotStarted | Self::NotOurShell { .. })
     }
 }
 
@@ -47,8 +55,11 @@ impl From<Error> for protocol::Error {
             Error::Ssh(error) => unreachable_guest(&error),
             Error::TooLong(_) => with(Kind::InvalidParameters),
             Error::NotStarted => with(Kind::GuestUnreachable).hint("vcodingctl show, for the limit of processes"),
-            Error::NotOurShell | Error::Lost | Error::NoStatus => {
+            Error::Lost | Error::NoStatus => {
                 with(Kind::GuestUnreachable).hint("vcodingctl up, which looks after the guest")
+            }
+            Error::NotOurShell { .. } | Error::NotTaken { .. } => {
+                with(Kind::GuestUnreachable).hint("vcodingctl stop, then vcodingctl start: its files stay")
             }
             Error::TimedOut { .. } => with(Kind::TimedOut),
             Error::ReaderGone | Error::TooMuch { .. } => with(Kind::Internal),

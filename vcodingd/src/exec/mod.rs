@@ -38,8 +38,9 @@ pub(crate) use crate::ssh::testing;
 pub use captured::{Captured, captured, captured_afresh};
 pub use error::Error;
 
-/// Until the guest's shell has made a terminal ready.
-const READY: Duration = Duration::from_secs(10);
+/// Until the guest's shell has taken a command. A guest can stop its shells, and its host may be
+/// busy; a guest that is frozen for a rollback is thawed sooner.
+const TAKEN: Duration = Duration::from_secs(30);
 /// The status of a command whose output nobody reads any more: ended by SIGPIPE, as a shell says.
 const SIGPIPE: u8 = 128 + 13;
 
@@ -76,7 +77,7 @@ pub async fn attached(
     controls: mpsc::Receiver<Control>,
 ) -> Result<u8, Error> {
     let limit = request.timeout;
-    let running = run(pool, request, descriptors, controls);
+    let running = run(pool, request, descriptors, controls, TAKEN);
     match limit {
         Some(limit) => tokio::time::timeout(limit, running).await.map_err(|_| Error::TimedOut { after: limit })?,
         None => running.await,
@@ -88,6 +89,7 @@ async fn run(
     request: Request,
     descriptors: Vec<OwnedFd>,
     mut controls: mpsc::Receiver<Control>,
+    patience: Duration,
 ) -> Result<u8, Error> {
     let frame = Bytes::from(request.frame.encode()?);
     let pty = request.terminal.map(|t| Pty { term: t.term, columns: t.columns, rows: t.rows });
@@ -97,14 +99,14 @@ async fn run(
     let mut outlets = Outlets::new(descriptors.next(), descriptors.next(), session.company());
 
     let (reader, writer) = session.halves();
-    if pty.is_some() {
-        outlets.out(ready(reader).await?).await?;
-    }
-    writer.send(frame).await?;
+    let taken = tokio::time::timeout(patience, hand_over(reader, writer, frame, pty.is_some())).await;
+    let begun = taken.map_err(|_| Error::NotTaken { after: patience })??;
+    outlets.out(begun.out).await?;
+    outlets.err(begun.err.into()).await?;
     let ended = tokio::select! {
         // First what has come, then what goes.
         biased;
-        ended = output(reader, &mut outlets) => ended,
+        ended = output(reader, &mut outlets, begun.end) => ended,
         never = input(writer, &mut inlet) => match never {},
         never = control(writer, &mut controls) => match never {},
     };
@@ -120,28 +122,64 @@ async fn run(
     }
 }
 
-/// Waits for the shell on its new terminal; returns what came behind its word.
-async fn ready(reader: &mut Reader) -> Result<Bytes, Error> {
-    let word = async {
-        loop {
-            match reader.next().await {
-                Some(Message::Output(mut bytes)) if bytes.first() == Some(&frame::READY) => {
-                    bytes.advance(1);
-                    return Ok(bytes);
-                }
-                Some(Message::Output(bytes)) if bytes.is_empty() => {}
-                Some(Message::Refused) => return Err(Error::NotStarted),
-                Some(_) => return Err(Error::NotOurShell),
-                None => return Err(if reader.is_closed() { Error::NotOurShell } else { Error::Lost }),
+/// What had come of a command when its shell's word was read. sshd tells a status as it learns of
+/// it and looks at output and errors one after the other: a command that takes no time may have
+/// ended by then, and its errors may have overtaken the word.
+#[derive(Debug, Default)]
+struct Begun {
+    out: Bytes,
+    err: Vec<u8>,
+    end: End,
+}
+
+/// Gives the shell its frame and waits for its word.
+async fn hand_over(reader: &mut Reader, writer: &Writer, frame: Bytes, terminal: bool) -> Result<Begun, Error> {
+    if terminal {
+        let begun = ready(reader).await?;
+        writer.send(frame).await?;
+        return Ok(begun);
+    }
+    writer.send(frame).await?;
+    ready(reader).await
+}
+
+async fn ready(reader: &mut Reader) -> Result<Begun, Error> {
+    /// More than this is not what overtook the word.
+    const MOST: usize = 1 << 20;
+    let mut begun = Begun::default();
+    loop {
+        match reader.next().await {
+            Some(Message::Output(mut bytes)) if bytes.first() == Some(&frame::READY) => {
+                bytes.advance(1);
+                begun.out = bytes;
+                return Ok(begun);
+            }
+            Some(Message::Output(bytes)) if bytes.is_empty() => {}
+            Some(Message::Errors(bytes)) if begun.err.len() < MOST => begun.err.extend_from_slice(&bytes),
+            Some(Message::Status(status)) => begun.end.status = Some(status),
+            Some(Message::Eof) => begun.end.eof = true,
+            Some(Message::Refused) => return Err(Error::NotStarted),
+            None if !reader.is_closed() => return Err(Error::Lost),
+            Some(Message::Output(_) | Message::Errors(_)) | None => {
+                return Err(Error::NotOurShell { said: begun.said() });
             }
         }
-    };
-    tokio::time::timeout(READY, word).await.map_err(|_| Error::NotOurShell)?
+    }
+}
+
+impl Begun {
+    /// What a shell that gave no word said instead.
+    fn said(self) -> String {
+        let said: String = String::from_utf8_lossy(&self.err).trim().chars().take(500).collect();
+        match self.end.status {
+            Some(status) if said.is_empty() => format!("it ended with status {status}"),
+            _ => said,
+        }
+    }
 }
 
 /// Passes output on until the command has ended and all of it is written.
-async fn output(reader: &mut Reader, outlets: &mut Outlets) -> Result<u8, Error> {
-    let mut end = End::default();
+async fn output(reader: &mut Reader, outlets: &mut Outlets, mut end: End) -> Result<u8, Error> {
     while !end.is_complete() {
         match reader.next().await {
             Some(Message::Output(bytes)) => outlets.out(bytes).await?,

@@ -184,6 +184,39 @@ async fn a_command_whose_caller_goes_is_ended_alone_or_in_company() {
 }
 
 #[tokio::test]
+async fn a_shell_that_stands_still_is_told_from_a_command_that_is_silent() {
+    let guest = TestGuest::start();
+    let pool = guest.pool().await;
+    let patience = Duration::from_millis(300);
+    guest.seen.stopped.store(true, Ordering::SeqCst);
+    let error = run(&pool, request(&["true"]), Vec::new(), unheard(), patience).await.unwrap_err();
+    assert!(matches!(error, Error::NotTaken { .. }) && error.has_started(), "{error}");
+    assert_eq!(guest.seen.started.load(Ordering::SeqCst), 0);
+    let error = protocol::Error::from(error);
+    assert!(error.data.hint.unwrap().contains("vcodingctl start"));
+    // The control: silence after the shell's word is the command's own affair.
+    guest.seen.stopped.store(false, Ordering::SeqCst);
+    let silent = run(&pool, request(&["hang"]), Vec::new(), unheard(), patience);
+    assert!(tokio::time::timeout(patience * 3, silent).await.is_err());
+    guest.seen.until(|seen| seen.started.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn a_commands_end_and_errors_may_overtake_its_shells_word() {
+    let guest = TestGuest::start();
+    let pool = guest.pool().await;
+    guest.seen.overtaken.store(true, Ordering::SeqCst);
+    let (out, out_end) = pipe().unwrap();
+    let (err, err_end) = pipe().unwrap();
+    let ran = attached(&pool, request(&["x"]), vec![null(), out_end, err_end], unheard());
+    assert_eq!(ran.await.unwrap(), 3);
+    assert_eq!((all_of(out).await, all_of(err).await), (b"output".to_vec(), b"errors".to_vec()));
+    let kept = captured(&pool, request(&["x"]).frame, Vec::new(), 100, Duration::from_secs(30)).await.unwrap();
+    let expected = Captured { status: 3, stdout: b"output".to_vec(), stderr: b"errors".to_vec() };
+    assert_eq!(kept, expected);
+}
+
+#[tokio::test]
 async fn a_reader_that_is_gone_ends_its_command_as_sigpipe_would() {
     let guest = TestGuest::start();
     let pool = guest.pool().await;

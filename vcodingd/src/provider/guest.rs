@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use protocol::{WorkspaceId, WorkspaceName};
@@ -231,4 +232,13 @@ pub struct InitProcess {
     pub pid: i32,
     /// Clock ticks after the host's start (field 22 of /proc/PID/stat).
     pub start_time: u64,
+    /// The inode of its pid namespace, where the daemon may see it: as root.
+    pub pid_namespace: Option<u64>,
+}
+
+impl InitProcess {
+    /// The inode of a process's pid namespace, for those who may see it.
+    pub fn pid_namespace_of(pid: i32) -> Option<u64> {
+        std::fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|namespace| namespace.ino())
+    }
 }

@@ -48,7 +48,10 @@ pub(super) async fn socket(run_dir: &Path, init: InitProcess) -> Result<UnixStre
         return Err(SocketError::Strange(format!("its socket belongs to {peer}, not to its init {}", init.pid)));
     }
     // Credentials name who listened, even after it ended: the number must still be the init's.
-    if start_time(init.pid) != Some(init.start_time) {
+    // Whether it may be seen changes once the init has closed itself off; only two that were seen can differ.
+    let seen = init.pid_namespace.zip(InitProcess::pid_namespace_of(init.pid));
+    let moved = seen.is_some_and(|(then, now)| then != now);
+    if start_time(init.pid) != Some(init.start_time) || moved {
         return Err(SocketError::Strange(format!("its init {} is another process by now", init.pid)));
     }
     Ok(stream)
@@ -134,7 +137,7 @@ mod tests {
 
     fn me() -> InitProcess {
         let pid = i32::try_from(std::process::id()).unwrap();
-        InitProcess { pid, start_time: start_time(pid).unwrap() }
+        InitProcess { pid, start_time: start_time(pid).unwrap(), pid_namespace: InitProcess::pid_namespace_of(pid) }
     }
 
     #[tokio::test]
@@ -154,7 +157,12 @@ mod tests {
         let path = dir.path().join(places::CARRIER);
         assert!(matches!(socket(dir.path(), me()).await, Err(SocketError::Silent(_))));
         let listener = UnixListener::bind(&path).unwrap();
-        for other in [InitProcess { pid: 1, ..me() }, InitProcess { start_time: 1, ..me() }] {
+        let others = [
+            InitProcess { pid: 1, ..me() },
+            InitProcess { start_time: 1, ..me() },
+            InitProcess { pid_namespace: Some(1), ..me() },
+        ];
+        for other in others {
             assert!(matches!(socket(dir.path(), other).await, Err(SocketError::Strange(_))));
         }
         drop(listener);

@@ -1,7 +1,7 @@
 //! A guest in this process: an SSH server on a socket, with an interpreter of a few verbs.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
@@ -42,6 +42,10 @@ pub(crate) struct Seen {
     pub waiting: AtomicUsize,
     /// Ends those.
     disarm: Mutex<CancellationToken>,
+    /// They take no frame.
+    pub stopped: AtomicBool,
+    /// What they run has ended, and its errors and its status are on the way, before their word is.
+    pub overtaken: AtomicBool,
     /// Commands whose frame has come.
     pub started: AtomicUsize,
     /// Commands whose channel or connection went before they ended.
@@ -129,7 +133,8 @@ impl Drop for TestGuest {
 pub(crate) fn myself() -> InitProcess {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let start_time = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap();
-    InitProcess { pid: i32::try_from(std::process::id()).unwrap(), start_time }
+    let pid = i32::try_from(std::process::id()).unwrap();
+    InitProcess { pid, start_time, pid_namespace: InitProcess::pid_namespace_of(pid) }
 }
 
 /// More than both windows: neither side's russh reads while it writes, so that two that wait for
@@ -242,6 +247,7 @@ async fn shell(mut channel: Channel<Msg>, seen: Arc<Seen>, script: Script) {
                     channel.data_bytes(vec![frame::READY]).await.unwrap();
                 }
             }
+            Some(ChannelMsg::Data { .. }) if seen.stopped.load(Ordering::SeqCst) => {}
             Some(ChannelMsg::Data { data }) => input.extend_from_slice(&data),
             Some(_) => {}
             None => return,
@@ -250,6 +256,16 @@ async fn shell(mut channel: Channel<Msg>, seen: Arc<Seen>, script: Script) {
     drop(waiting);
     let rest = input.split_off(length(&input).unwrap());
     let frame = Frame::decode(&input[frame::HEAD..]).unwrap();
+    if seen.overtaken.load(Ordering::SeqCst) {
+        channel.extended_data_bytes(1, b"errors".to_vec()).await.unwrap();
+        channel.exit_status(3).await.unwrap();
+        channel.data_bytes([&[frame::READY], &b"output"[..]].concat()).await.unwrap();
+        channel.eof().await.unwrap();
+        return drop(channel.close().await);
+    }
+    if terminal.is_none() {
+        channel.data_bytes(vec![frame::READY]).await.unwrap();
+    }
     let (read, write) = channel.split();
     seen.started.fetch_add(1, Ordering::SeqCst);
     seen.changed.notify_waiters();

@@ -609,10 +609,11 @@ fn running_pid(found: &ContainerInspectResponse) -> Option<i32> {
 
 fn read_init(pid: i32) -> Result<InitProcess> {
     let path = format!("/proc/{pid}/stat");
-    verify::start_time(pid, &read_host(&path)?).ok_or_else(|| Error::Host {
+    let init = verify::start_time(pid, &read_host(&path)?).ok_or_else(|| Error::Host {
         path: path.into(),
         source: std::io::Error::new(std::io::ErrorKind::InvalidData, "it has no start time"),
-    })
+    })?;
+    Ok(InitProcess { pid_namespace: InitProcess::pid_namespace_of(pid), ..init })
 }
 
 fn read_proc(pid: i32, file: &str) -> Result<String> {

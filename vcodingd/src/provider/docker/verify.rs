@@ -226,7 +226,7 @@ fn source_of(host: &[Mount], source: &Path) -> Option<(String, PathBuf)> {
 pub(super) fn start_time(pid: i32, stat: &str) -> Option<InitProcess> {
     let after_name = &stat[stat.rfind(')')? + 1..];
     let start_time = after_name.split_whitespace().nth(19)?.parse().ok()?;
-    Some(InitProcess { pid, start_time })
+    Some(InitProcess { pid, start_time, pid_namespace: None })
 }
 
 #[cfg(test)]
@@ -339,7 +339,7 @@ mod tests {
     fn a_process_name_cannot_forge_its_start_time() {
         let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 928664 1 2 3";
         let stat = format!("77 (a) S 1 2 3) {fields}");
-        assert_eq!(start_time(77, &stat), Some(InitProcess { pid: 77, start_time: 928_664 }));
+        assert_eq!(start_time(77, &stat), Some(InitProcess { pid: 77, start_time: 928_664, pid_namespace: None }));
         assert_eq!(start_time(77, "77 (a) S 1"), None);
     }
 }

@@ -296,13 +296,21 @@ async fn session(life: &Arc<Life>, exec: Option<Vec<u8>>, terminal: bool, mut st
 async fn read_frame(terminal: bool, streams: &mut Streams) -> Result<Frame, String> {
     let broken = |error: io::Error| format!("no frame came: {error}");
     if terminal {
-        streams.stdout.write_all(&[frame::READY]).await.map_err(broken)?;
-        streams.stdout.flush().await.map_err(broken)?;
+        say_ready(streams).await.map_err(broken)?;
     }
     let mut head = [0; frame::HEAD];
     streams.stdin.read_exact(&mut head).await.map_err(broken)?;
     let length = Frame::body_length(head).map_err(|error| error.to_string())?;
     let mut body = vec![0; length];
     streams.stdin.read_exact(&mut body).await.map_err(broken)?;
-    Frame::decode(&body).map_err(|error| error.to_string())
+    let frame = Frame::decode(&body).map_err(|error| error.to_string())?;
+    if !terminal {
+        say_ready(streams).await.map_err(broken)?;
+    }
+    Ok(frame)
+}
+
+async fn say_ready(streams: &mut Streams) -> io::Result<()> {
+    streams.stdout.write_all(&[frame::READY]).await?;
+    streams.stdout.flush().await
 }

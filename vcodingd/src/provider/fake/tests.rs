@@ -175,6 +175,10 @@ async fn left(mut channel: Channel<client::Msg>) -> Left {
             _ => {}
         }
     }
+    // The shell's word that it took the frame, where one was sent.
+    if out.first() == Some(&frame::READY) {
+        out.remove(0);
+    }
     Left { status, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 

@@ -209,7 +209,7 @@ impl World {
                 let runtime = self.runtime.as_ref().expect("it is taken in drop alone").handle().clone();
                 // Ticks of a clock that moves with each start.
                 let start_time = pid.unsigned_abs().into();
-                let life = Arc::new(Life::new(spec, InitProcess { pid, start_time }, runtime));
+                let life = Arc::new(Life::new(spec, InitProcess { pid, start_time, pid_namespace: None }, runtime));
                 kept.state = State::Running { life: Arc::clone(&life), frozen: false };
                 inner.next_pid += 1;
                 life
