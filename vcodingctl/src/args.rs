@@ -58,6 +58,8 @@ pub struct Global {
 // Only the command that is typed is built in full: the client lives for a millisecond.
 #[command(defer = true)]
 pub enum Command {
+    /// Write what a project needs for a guest: Dockerfile, vcoding.toml and ignore rules
+    Init(Init),
     /// Make this project's workspace, or make sure that it runs
     Up {
         /// Build the image anew
@@ -168,6 +170,28 @@ pub enum Command {
     Version,
 }
 
+#[derive(Debug, Default, Group)]
+pub struct Init {
+    /// Ask nothing: take what the project looks like
+    #[arg(short, long)]
+    pub yes: bool,
+    /// python, node, go, rust, java or plain
+    #[arg(long, value_name = "NAME")]
+    pub language: Option<String>,
+    /// application, library, "web service" or data
+    #[arg(long, value_name = "NAME")]
+    pub purpose: Option<String>,
+    /// The agent that works in it
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// A template of your own: a directory, or its name in the configuration's templates/
+    #[arg(long, value_name = "DIR")]
+    pub template: Option<PathBuf>,
+    /// The answer to a question of the template
+    #[arg(long, value_name = "NAME=ANSWER", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
 #[derive(Debug, Clone, Copy, Group)]
 pub struct Answer {
     /// Agree without being asked
@@ -251,6 +275,11 @@ pub enum Secret {
     Ls,
     /// Forget a key
     Rm { name: String },
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, answer) = text.split_once('=').ok_or("write it like version=3.12")?;
+    Ok((name.to_owned(), answer.to_owned()))
 }
 
 /// Milliseconds from `90`, `90s`, `5m`, `2h`.

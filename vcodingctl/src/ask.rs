@@ -36,6 +36,15 @@ pub fn line(printer: &Printer, question: &str) -> Result<Option<String>, Error> 
     Ok(Some(text.trim().to_owned()))
 }
 
+/// Yes or no; anything but a clear no is a yes, except the end of input.
+///
+/// # Errors
+/// As [`line`].
+pub fn yes_by_default(printer: &Printer, question: &str) -> Result<bool, Error> {
+    let answer = line(printer, &format!("{question} [Y/n] "))?;
+    Ok(answer.is_some_and(|answer| !matches!(answer.to_ascii_lowercase().as_str(), "n" | "no")))
+}
+
 /// Yes or no; only a clear yes is one.
 ///
 /// # Errors

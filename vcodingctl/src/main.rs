@@ -5,6 +5,7 @@
 mod args;
 mod ask;
 mod command;
+mod init;
 mod pager;
 mod printer;
 mod progress;

@@ -23,6 +23,7 @@ const USAGE: &str = "cargo xtask TASK
   demo [--release]   the main job on a small project, narrated
   test               check, set-up, every test; ends with one line
   check              arrows of the house, format, lints, documentation
+  images             what `vcodingctl init` writes, built and tested for all six languages
   bench [exec|files] medians and ratios beside docker exec, ssh, nsenter and git
   build [--release]  the guest and the client static, everything else native
   setup              the container engine and the base image, made where missing
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(Profile::Debug),
         ["demo", "--release"] => demo::run(Profile::Release),
         ["test"] => test::run(),
+        ["images"] => test::images(),
         ["bench"] => bench::run(bench::Part::All),
         ["bench", "exec"] => bench::run(bench::Part::Exec),
         ["bench", "files"] => bench::run(bench::Part::Files),

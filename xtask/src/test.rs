@@ -48,6 +48,15 @@ pub fn run() -> Result<()> {
     checked
 }
 
+/// Runs what is too much for every day: an image of each language.
+pub fn images() -> Result<()> {
+    let engine = engine::ensure()?;
+    base_image::ensure(&engine, base_image::DEBIAN)?;
+    build::run(Profile::Debug)?;
+    say::step("images");
+    program::run(cargo().args(["test", "--package", "tests", "--test", "images"]))
+}
+
 /// Runs cargo's tests, shows what they say as it comes, counts; whether cargo was content.
 fn tests(summary: &mut Summary) -> Result<bool> {
     let mut command = cargo();

@@ -21,7 +21,7 @@ fn a_project_without_a_dockerfile_is_told_how_to_begin_one() {
     let project = world.repository("p", &[("a.txt", "x")]);
     let ran = world.ctl(&project, &["up"]);
     assert_eq!(ran.status, 2, "{}", ran.err);
-    assert!(ran.err.contains("has no Dockerfile") && ran.err.contains("FROM"), "{}", ran.err);
+    assert!(ran.err.contains("has no Dockerfile") && ran.err.contains("hint: vcodingctl init"), "{}", ran.err);
 }
 
 #[test]

@@ -5,9 +5,11 @@
 
 mod daemon;
 mod errors;
+mod images;
 mod kill;
 mod main_job;
 mod ordinary;
 mod run_claude;
+mod samples;
 mod walls;
 mod world;

@@ -41,6 +41,7 @@ pub type Outcome = Result<u8, Failure>;
 pub fn run(args: &Args, printer: &Printer) -> Outcome {
     let session = Session::new(&args.global)?;
     match &args.command {
+        Command::Init(args) => crate::init::run(args, &session, printer),
         Command::Up { rebuild } => workspace::up(*rebuild, &session, printer),
         Command::Run(args) => run::run(args, &session, printer),
         Command::Runs { all } => run::runs(*all, &session, printer),
@@ -141,6 +142,11 @@ impl Session {
         Ok(Self { places, workspace: global.workspace.clone(), project: global.project.clone() })
     }
 
+    /// Whether the command line says which project is meant.
+    pub fn names_project(&self) -> bool {
+        self.project.is_some()
+    }
+
     /// The daemon, started if there is none.
     pub fn daemon(&self) -> Result<Client, Error> {
         start::connect_or_start(&self.places)
@@ -188,7 +194,7 @@ impl Session {
             return Ok(here);
         }
         Err(Error::new(Kind::NoProject, format!("{} is no project: neither it nor a directory above has a vcoding.toml or a .git, and it has no Dockerfile", here.display()))
-            .hint("cd to your project, or name a workspace with -w (vcodingctl ls lists them)"))
+            .hint("cd to your project; or vcodingctl init, which makes this one; or -w NAME (vcodingctl ls lists them)"))
     }
 }
 

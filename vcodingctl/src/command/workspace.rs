@@ -6,6 +6,7 @@ use protocol::workspace::{DestroyParams, LeftOut, Phase, UpParams, UpResult, Wal
 use protocol::{Error, Kind, Timestamp};
 
 use super::{Outcome, Session, consent};
+use crate::init;
 use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::table::Cell;
@@ -14,12 +15,17 @@ use crate::render::wall;
 use crate::wait;
 
 pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
-    let params = UpParams { project: session.project()?, name: session.name()?, rebuild, progress: !printer.json };
+    let project = match session.project() {
+        Err(error) if error.kind() == Kind::NoProject && init::offered(&error, session, printer)? => session.project(),
+        other => other,
+    }?;
+    let params = UpParams { project, name: session.name()?, rebuild, progress: !printer.json };
     let make = || wait::call::<Up>(&mut session.daemon()?, printer, "making the workspace", &params);
     let result = match make() {
-        Err(error) if error.kind() == Kind::ConsentNeeded && consent::given(session, printer)? => make()?,
-        other => other?,
-    };
+        Err(error) if error.kind() == Kind::ConsentNeeded && consent::given(session, printer)? => make(),
+        Err(error) if error.kind() == Kind::NoDockerfile && init::offered(&error, session, printer)? => make(),
+        other => other,
+    }?;
     if printer.json {
         printer.document(&result);
         return Ok(0);

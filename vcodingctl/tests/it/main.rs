@@ -7,3 +7,4 @@ mod following;
 mod samples;
 mod snapshot;
 mod vcodingctl;
+mod wizard;

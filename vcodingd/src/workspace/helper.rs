@@ -20,7 +20,7 @@ pub fn hash() -> String {
 }
 
 /// Makes sure that `store/guest/<hash>/vcoding-guest` and `store/agents` are there; returns the
-/// hash. A guest keeps the helper it was made with, so older ones stay. Blocking.
+/// hash. A resident guest keeps the helper it was made with, so older ones stay. Blocking.
 pub fn install(state_dir: &Path) -> io::Result<String> {
     let hash = hash();
     let store = state_dir.join("store");

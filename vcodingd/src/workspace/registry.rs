@@ -208,7 +208,7 @@ impl Registry {
                 Kind::NoDockerfile,
                 format!("{} has no {}", project.display(), settings.dockerfile.display()),
             )
-            .hint("write a Dockerfile; its first line may be: FROM debian:bookworm-slim"));
+            .hint("vcodingctl init   (writes one that fits the project)"));
         }
         let wanted = match (name, &settings.name) {
             (Some(name), _) => Wanted::This(name),

@@ -274,7 +274,8 @@ impl Actor {
         let image = self.image_record()?.clone();
         let (places, user) = (self.places.clone(), self.record.user());
         let state_dir = self.shared.state_dir.clone();
-        let made_with = self.record.helper.clone();
+        // A resident guest keeps the helper it was made with; one that is made or started anew gets the newest.
+        let made_with = if self.guest_runs().await? { self.record.helper.clone() } else { String::new() };
         let keys = blocking(move || {
             let installed = helper::install(&state_dir).map_err(|e| failure::of_file(&state_dir, &e))?;
             let there = state_dir.join("store/guest").join(&made_with).join("vcoding-guest").is_file();
