@@ -98,7 +98,7 @@ fn start() -> Result<Child, String> {
 }
 
 /// `VCODING_DAEMON`, or `vcodingd` beside this program, or the one on PATH.
-fn daemon_program() -> PathBuf {
+pub fn daemon_program() -> PathBuf {
     if let Some(path) = std::env::var_os("VCODING_DAEMON").filter(|p| !p.is_empty()) {
         return path.into();
     }

@@ -256,6 +256,10 @@ pub enum Daemon {
     Stop,
     /// Say whether it runs, and for which state directory
     Status,
+    /// Make it a service of yours: started by the first connection, restarted if it fails
+    Install,
+    /// Make it no service any more
+    Uninstall,
     /// Print the end of its log
     Logs {
         /// So many lines

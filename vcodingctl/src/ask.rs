@@ -39,7 +39,7 @@ pub fn line(printer: &Printer, question: &str) -> Result<Option<String>, Error> 
 /// Yes or no; anything but a clear no is a yes, except the end of input.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn yes_by_default(printer: &Printer, question: &str) -> Result<bool, Error> {
     let answer = line(printer, &format!("{question} [Y/n] "))?;
     Ok(answer.is_some_and(|answer| !matches!(answer.to_ascii_lowercase().as_str(), "n" | "no")))
@@ -48,7 +48,7 @@ pub fn yes_by_default(printer: &Printer, question: &str) -> Result<bool, Error> 
 /// Yes or no; only a clear yes is one.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn yes(printer: &Printer, question: &str) -> Result<bool, Error> {
     let answer = line(printer, &format!("{question} [y/N] "))?.unwrap_or_default();
     Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))

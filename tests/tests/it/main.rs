@@ -11,5 +11,6 @@ mod main_job;
 mod ordinary;
 mod run_claude;
 mod samples;
+mod service;
 mod walls;
 mod world;

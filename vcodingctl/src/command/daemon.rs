@@ -1,4 +1,4 @@
-//! `daemon start / stop / status / logs`.
+//! `daemon start / stop / status / logs`; `service` has the others.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -19,6 +19,8 @@ pub fn run(command: Daemon, session: &Session, printer: &Printer) -> Outcome {
         Daemon::Start => status(&mut session.daemon()?, session, printer),
         Daemon::Status => status(&mut start::connect(&session.places)?, session, printer),
         Daemon::Stop => stop(session, printer),
+        Daemon::Install => super::service::install(session, printer),
+        Daemon::Uninstall => super::service::uninstall(printer),
         Daemon::Logs { lines } => logs(&session.places.state.join("log/vcodingd.log"), lines, printer),
     }
 }

@@ -9,6 +9,7 @@ mod history;
 mod names;
 mod run;
 mod secret;
+mod service;
 mod workspace;
 
 use std::ffi::{OsStr, OsString};

@@ -36,7 +36,15 @@ pub struct Options {
 /// What kept it from starting, to be shown to whoever started it.
 pub fn main(options: Options) -> Result<(), Error> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let places = Places::from_env()?;
+    let mut places = Places::from_env()?;
+    // Before there are threads: it takes its variables out of the environment.
+    let inherited = listener::inherited().map_err(|e| {
+        Error::new(Kind::InvalidConfiguration, format!("the socket that was handed over cannot be used: {e}"))
+    })?;
+    let inherited = inherited.map(|(socket, path)| {
+        places.socket = path;
+        socket
+    });
     let instance = instance::Instance::claim(&places)?;
     logging::start(&places.state.join("log"), options.detach)?;
     if options.detach {
@@ -51,7 +59,7 @@ pub fn main(options: Options) -> Result<(), Error> {
     let shutdown = CancellationToken::new();
     let ended = runtime.block_on(async {
         end_on_signals(&shutdown)?;
-        run(&places, shutdown, || {
+        run(&places, inherited, shutdown, || {
             instance.announce(&places)?;
             ready(options.detach)
         })
@@ -62,12 +70,14 @@ pub fn main(options: Options) -> Result<(), Error> {
     ended
 }
 
-/// Serves until `shutdown`; `listening` is called once calls are accepted.
+/// Serves until `shutdown`, on the socket that was handed over, or on one of its own; `listening` is
+/// called once calls are accepted.
 ///
 /// # Errors
 /// What kept it from starting.
 pub async fn run(
     places: &Places,
+    inherited: Option<std::os::unix::net::UnixListener>,
     shutdown: CancellationToken,
     listening: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -77,7 +87,11 @@ pub async fn run(
     let shared = shared(places, &store)?;
     let owners = CancellationToken::new();
     let registry = Arc::new(Registry::recover(Arc::new(shared), owners.clone())?);
-    let socket = listener::bind(&places.socket).map_err(|e| failed("the socket cannot be made", &e))?;
+    let socket = match inherited {
+        Some(socket) => listener::adopt(socket),
+        None => listener::bind(&places.socket),
+    };
+    let socket = socket.map_err(|e| failed("the socket cannot be made", &e))?;
     listening()?;
     tracing::info!(socket = %places.socket.display(), version = env!("CARGO_PKG_VERSION"), "listening");
 
@@ -93,6 +107,7 @@ pub async fn run(
         tracing::error!(%error, "the socket's task broke off");
     }
 
+    tell_manager(sd_notify::NotifyState::Stopping);
     let closing = async {
         // After the last call: what is under way is dropped, and its intent is on disk.
         owners.cancel();
@@ -148,9 +163,17 @@ fn end_on_signals(shutdown: &CancellationToken) -> Result<(), Error> {
     Ok(())
 }
 
+/// For a service manager that waits for it; nothing without one.
+fn tell_manager(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}
+
 /// Tells whoever started a detached daemon that it listens, and lets go of its pipes.
 #[expect(clippy::print_stdout, reason = "the one word that the starting client waits for")]
 fn ready(detach: bool) -> Result<(), Error> {
+    tell_manager(sd_notify::NotifyState::Ready);
     if !detach {
         return Ok(());
     }

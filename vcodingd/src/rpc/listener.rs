@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
@@ -29,6 +29,30 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path).map_err(|e| named(&e, path))?;
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|e| named(&e, path))?;
     Ok(listener)
+}
+
+/// The socket that a service manager listens on for us and where it is, if one started this process.
+///
+/// # Errors
+/// If it is something else than a Unix socket at a path.
+pub fn inherited() -> io::Result<Option<(std::os::unix::net::UnixListener, PathBuf)>> {
+    let Some(listener) = listenfd::ListenFd::from_env().take_unix_listener(0)? else { return Ok(None) };
+    let address = listener.local_addr()?;
+    let path = address.as_pathname().ok_or_else(|| io::Error::other("the socket that was handed over has no path"))?;
+    let path = path.to_owned();
+    if let Some(directory) = path.parent() {
+        private_directory(directory)?;
+    }
+    Ok(Some((listener, path)))
+}
+
+/// Serves on a socket that was handed over. It stays where it is when the daemon ends.
+///
+/// # Errors
+/// If it cannot be made non-blocking.
+pub fn adopt(listener: std::os::unix::net::UnixListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// Makes a directory that only this user may enter; one that is another's is refused, one of
