@@ -7,7 +7,7 @@ use crate::{Error, Id, Result, text};
 /// Why, by whom and when a checkpoint was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// `up`, `request`, `run`, `rollback`, …; the caller's words.
+    /// `up`, `checkpoint`, `run`, `rollback`, …; the caller's words.
     pub cause: String,
     pub label: Option<String>,
     /// The run it belongs to. The first checkpoint that names a run is its start, the last its end.

@@ -10,7 +10,7 @@ pub struct CheckpointView {
     /// 40 hexadecimal digits.
     pub id: String,
     pub time: Timestamp,
-    /// Why it was made: `up`, `request`, `run`, `rollback`, `apply`, …
+    /// Why it was made: the command, mostly: `up`, `checkpoint`, `run-start`, `run`, `before-rollback`, `rollback`, `apply`, …
     pub cause: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,

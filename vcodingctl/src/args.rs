@@ -19,7 +19,8 @@ model endpoint refused, 124 at the time limit, 130 when cancelled; after -- the 
     version,
     about = "Gives a coding agent a computer of its own, and you the way back.",
     max_term_width = 100,
-    after_help = "First steps, in a project with a Dockerfile:\n  vcodingctl up\n  vcodingctl exec -- ls\n  vcodingctl run claude \"make the failing test pass\"\n  vcodingctl diff\n  vcodingctl apply"
+    arg_required_else_help = true,
+    disable_help_subcommand = true
 )]
 pub struct Args {
     #[command(flatten)]
@@ -166,6 +167,15 @@ pub enum Command {
     },
     /// Print a script that completes commands: bash, elvish, fish, powershell, zsh
     Completion { shell: clap_complete::Shell },
+    /// Help on a command or a topic: exit-status, names, environment
+    Help {
+        /// A command's words, or a topic
+        #[arg(value_name = "COMMAND|TOPIC")]
+        words: Vec<String>,
+    },
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Print the version
     Version,
 }

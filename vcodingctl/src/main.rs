@@ -5,6 +5,7 @@
 mod args;
 mod ask;
 mod command;
+mod help;
 mod init;
 mod pager;
 mod printer;
@@ -44,8 +45,15 @@ fn main() -> ExitCode {
 /// Help and version go to standard output with status 0, mistakes to standard error, and to
 /// standard output as JSON where that was asked for.
 fn untyped(error: &clap::Error) -> ExitCode {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
     // A closed pipe is no failure.
-    let _ = error.print();
+    let _ = match error.kind() {
+        // Only now is all of it made.
+        DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand => {
+            help::command().try_get_matches_from(std::env::args_os()).err().map_or(Ok(()), |error| error.print())
+        }
+        _ => error.print(),
+    };
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return ExitCode::SUCCESS;
     }

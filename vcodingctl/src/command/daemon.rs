@@ -12,7 +12,7 @@ use protocol::{Error, Kind, Timestamp};
 use super::{Outcome, Session};
 use crate::args::Daemon;
 use crate::printer::Printer;
-use crate::render::text::{ago, clean};
+use crate::render::text::{ago, clean, one_line};
 
 pub fn run(command: Daemon, session: &Session, printer: &Printer) -> Outcome {
     match command {
@@ -60,9 +60,23 @@ fn logs(path: &Path, lines: usize, printer: &Printer) -> Outcome {
     let whole: Vec<&str> = text.lines().skip(usize::from(size > MOST)).collect();
     printer.aside(&format!("{}:", path.display()));
     for line in &whole[whole.len().saturating_sub(lines)..] {
-        printer.line(&clean(line));
+        printer.line(&if printer.json { clean(line).into_owned() } else { for_people(line) });
     }
     Ok(0)
+}
+
+/// A line of the log: when, how bad, what, and its fields. What is no JSON is shown as it is.
+fn for_people(line: &str) -> String {
+    let Ok(entry) = serde_json::from_str::<serde_json::Value>(line) else { return clean(line).into_owned() };
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let field = |name: &str| entry.get(name).map(text).unwrap_or_default();
+    let fields = entry.get("fields").and_then(serde_json::Value::as_object);
+    let message = fields.and_then(|fields| fields.get("message")).map(text).unwrap_or_default();
+    let others = fields.into_iter().flatten().filter(|(name, _)| *name != "message");
+    let others: Vec<String> = others.map(|(name, value)| format!("{name}={}", text(value))).collect();
+    let time = field("timestamp");
+    let time = time.split_once('.').map_or(time.as_str(), |(seconds, _)| seconds).replace('T', " ");
+    one_line(format!("{time}  {:<5}  {message}  {}", field("level"), others.join(" ")).trim_end())
 }
 
 fn status(daemon: &mut client::Client, session: &Session, printer: &Printer) -> Outcome {
@@ -77,4 +91,16 @@ fn status(daemon: &mut client::Client, session: &Session, printer: &Printer) -> 
     printer.line(&format!("state       {}", status.state_dir.display()));
     printer.line(&format!("workspaces  {}, {} running", status.workspaces, status.running));
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_is_shown_for_people() {
+        let line = r#"{"timestamp":"2026-11-28T14:27:49.090597Z","level":"WARN","fields":{"message":"a run \u001b broke","run":"01jd","took_ms":3},"target":"x"}"#;
+        assert_eq!(for_people(line), "2026-11-28 14:27:49  WARN   a run \u{fffd} broke  run=01jd took_ms=3");
+        assert_eq!(for_people("torn {"), "torn {");
+    }
 }

@@ -95,7 +95,9 @@ pub fn diff(compare: &Compare<'_>, session: &Session, printer: &Printer) -> Outc
     let mut name = |n: Option<&str>| n.map(|n| names::checkpoint(&mut daemon, session, n)).transpose();
     let (from, to) = (name(compare.from)?, name(compare.to)?);
     let params = DiffParams { workspace, from, to, paths: session.paths(compare.paths)? };
-    let result = wait::call::<CheckpointDiff>(&mut daemon, printer, "comparing", &params)?;
+    let typed: Vec<&str> = compare.from.into_iter().chain(compare.to).collect();
+    let result = wait::call::<CheckpointDiff>(&mut daemon, printer, "comparing", &params)
+        .map_err(|error| names::meant_as_path(error, &typed, "vcodingctl diff"))?;
     if printer.json {
         printer.document(&result);
         return Ok(0);
@@ -152,7 +154,8 @@ pub fn rollback(to: &str, paths: &[OsString], session: &Session, printer: &Print
     let mut daemon = session.daemon()?;
     let name = names::checkpoint(&mut daemon, session, to)?;
     let params = RollbackParams { workspace, to: name, paths: session.paths(paths)? };
-    let result = wait::call::<CheckpointRollback>(&mut daemon, printer, "going back", &params)?;
+    let result = wait::call::<CheckpointRollback>(&mut daemon, printer, "going back", &params)
+        .map_err(|error| names::meant_as_path(error, &[to], "vcodingctl rollback NAME"))?;
     if printer.json {
         printer.document(&result);
         return Ok(0);

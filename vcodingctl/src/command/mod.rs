@@ -15,7 +15,6 @@ mod workspace;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use clap::CommandFactory;
 use client::{Client, Places, start};
 use protocol::names::ProjectRef;
 use protocol::{Bytes, Error, Kind, WorkspaceRef};
@@ -65,6 +64,14 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         Command::Secret { command } => secret::run(command, &session, printer),
         Command::Daemon { command } => daemon::run(*command, &session, printer),
         Command::Completion { shell } => Ok(completion(*shell, printer)),
+        Command::Help { words } => {
+            printer.paged(&crate::help::of(words)?);
+            Ok(0)
+        }
+        Command::Man { directory } => {
+            printer.line(&format!("{} manual pages in {}", crate::help::manual(directory)?, directory.display()));
+            Ok(0)
+        }
         Command::Version => Ok(version(printer)),
         Command::Exec(args) => exec::exec(args, &session),
         Command::Shell => exec::shell(&session),
@@ -73,7 +80,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
 
 fn completion(shell: clap_complete::Shell, printer: &Printer) -> u8 {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "vcodingctl", &mut script);
+    clap_complete::generate(shell, &mut crate::help::command(), "vcodingctl", &mut script);
     printer.raw(&script);
     0
 }

@@ -58,3 +58,12 @@ pub fn checkpoint(client: &mut Client, session: &Session, name: &str) -> Result<
     let (id, start) = rest.strip_suffix('^').map_or((rest, ""), |id| (id, "^"));
     Ok(format!("run:{}{start}", run(client, session, id)?))
 }
+
+/// An unknown checkpoint that is a path was meant as one.
+pub fn meant_as_path(error: Error, names: &[&str], command: &str) -> Error {
+    let path = names.iter().find(|name| name.contains('/') || std::path::Path::new(name).exists());
+    match path.filter(|_| error.kind() == Kind::CheckpointNotFound) {
+        Some(path) => error.hint(format!("paths come after --: {command} -- {path}")),
+        None => error,
+    }
+}

@@ -12,6 +12,7 @@ use super::{Outcome, Session, names};
 use crate::args::Run;
 use crate::printer::Printer;
 use crate::progress::Steps;
+use crate::render::events::dollars;
 use crate::render::ink::Style;
 use crate::render::table::Cell;
 use crate::render::text::{ago, between, brief, one_line, short_run, word};
@@ -179,7 +180,7 @@ pub fn runs(all: bool, session: &Session, printer: &Printer) -> Outcome {
 
 fn row(run: &RunView, all: bool, now: Timestamp) -> Vec<Cell> {
     let took = run.ended.map_or_else(|| "-".into(), |ended| brief(between(run.started, ended)));
-    let cost = run.cost_usd.map_or_else(|| "-".into(), |cost| format!("${cost:.2}"));
+    let cost = run.cost_usd.map_or_else(|| "-".into(), dollars);
     let mut cells = vec![Cell::new(short_run(&run.id)), state(run.state)];
     if all {
         cells.push(Cell::new(run.workspace_name.as_str()));

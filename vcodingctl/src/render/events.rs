@@ -398,7 +398,7 @@ fn in_work(path: &str) -> &str {
     path.strip_prefix("/work/").filter(|rest| !rest.is_empty()).unwrap_or(path)
 }
 
-fn dollars(cost: f64) -> String {
+pub fn dollars(cost: f64) -> String {
     if cost >= 0.1 { format!("${cost:.2}") } else { format!("${cost:.4}") }
 }
 

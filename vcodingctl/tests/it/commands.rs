@@ -144,12 +144,12 @@ fn runs_are_listed_with_what_they_took_and_cost() {
 fn checkpoint_says_what_it_holds() {
     let fake = answering(
         "checkpoint.create",
-        json!({"checkpoint": checkpoint(HEAD, "request", &["@"]), "created": true, "notes": ["big.bin is over 50 MiB and stays out"]}),
+        json!({"checkpoint": checkpoint(HEAD, "checkpoint", &["@"]), "created": true, "notes": ["big.bin is over 50 MiB and stays out"]}),
     );
     snapshot::check("checkpoint", &fake, &["-w", "shop", "checkpoint", "-m", "before lunch"]);
     assert_eq!(fake.calls()[0].1, json!({"workspace": "shop", "label": "before lunch"}));
     let fake =
-        answering("checkpoint.create", json!({"checkpoint": checkpoint(HEAD, "request", &["@"]), "created": false}));
+        answering("checkpoint.create", json!({"checkpoint": checkpoint(HEAD, "checkpoint", &["@"]), "created": false}));
     snapshot::check("checkpoint-unchanged", &fake, &["-w", "shop", "checkpoint"]);
 }
 
@@ -157,7 +157,7 @@ fn checkpoint_says_what_it_holds() {
 fn log_names_checkpoints_as_they_can_be_typed() {
     let end = format!("run:{RUN}");
     let start = format!("run:{RUN}^");
-    let mut labelled = checkpoint("aa".repeat(20).as_str(), "request", &[]);
+    let mut labelled = checkpoint("aa".repeat(20).as_str(), "checkpoint", &[]);
     labelled["label"] = json!("before lunch");
     let fake = answering(
         "checkpoint.list",

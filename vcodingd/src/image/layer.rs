@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::Seek;
 
 use super::Error;
-use crate::provider::{BuildSpec, ImageId, ImageInfo, Look, PathKind, Provider};
+use crate::provider::{BuildEvent, BuildSpec, ImageId, ImageInfo, Look, PathKind, Provider};
 
 /// Where the helper looks for sshd too.
 const SSHD: [&str; 5] =
@@ -102,6 +102,31 @@ elif command -v zypper >/dev/null; then zypper --non-interactive install openssh
 elif command -v pacman >/dev/null; then pacman -Sy --noconfirm openssh; \
 else echo vcoding: no package manager known here, install openssh-server in the Dockerfile >&2; exit 1; fi; \
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub";
+
+/// What is told of the layer's build: its one real step, by a name for people.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    run: Option<u32>,
+}
+
+impl Told {
+    pub(super) fn of(&mut self, event: BuildEvent) -> Option<BuildEvent> {
+        const NAME: &str = "OpenSSH, for the way in";
+        match event {
+            BuildEvent::Started { step, name } if name.contains("RUN ") => {
+                self.run = Some(step);
+                Some(BuildEvent::Started { step, name: NAME.to_owned() })
+            }
+            BuildEvent::Cached { step, name } if name.contains("RUN ") => {
+                Some(BuildEvent::Cached { step, name: NAME.to_owned() })
+            }
+            BuildEvent::Log { step, .. } | BuildEvent::Done { step, .. } | BuildEvent::Failed { step, .. } => {
+                (self.run == Some(step)).then_some(event)
+            }
+            BuildEvent::Started { .. } | BuildEvent::Cached { .. } => None,
+        }
+    }
+}
 
 /// Variables by which an image would steer our programs: blank for our RUN, then as they were.
 fn steers(name: &str) -> bool {

@@ -161,7 +161,18 @@ async fn finish(
     if found.has_sshd {
         provider.tag(&info.id, reference).await?;
     } else {
-        provider.build(layer::build(users, reference, &info)?, progress).await?;
+        let (events, mut heard) = mpsc::channel(64);
+        let telling = async {
+            let mut told = layer::Told::default();
+            while let Some(event) = heard.recv().await {
+                if let Some(event) = told.of(event) {
+                    // Nobody listens any more: the build goes on.
+                    let _gone = progress.send(event).await;
+                }
+            }
+        };
+        let (built, ()) = tokio::join!(provider.build(layer::build(users, reference, &info)?, events), telling);
+        built?;
     }
     Ok(provider.image(reference).await?)
 }

@@ -174,7 +174,7 @@ impl Actor {
                 return !gone;
             }
             Command::Checkpoint { label, reply } => {
-                let cause = Cause { word: "request", label, run: None };
+                let cause = Cause { word: "checkpoint", label, run: None };
                 let done = self.checkpoint(cause, Activity::Running).await;
                 answer(reply, done);
             }

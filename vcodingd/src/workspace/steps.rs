@@ -1,5 +1,6 @@
 //! What each step of an operation does. Every one may run again after it was cut off anywhere.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -165,8 +166,9 @@ impl Actor {
         let provider = self.shared.provider.clone();
         let ensuring = image::ensure(&*provider, &request, prepared, events);
         let telling = async {
+            let mut names = BTreeMap::new();
             while let Some(event) = heard.recv().await {
-                tell_build(say, event).await;
+                tell_build(say, &mut names, event).await;
             }
         };
         let (built, ()) = tokio::join!(ensuring, telling);
@@ -472,13 +474,20 @@ fn left_out_of_image(left_out: &[image::LeftOut]) -> Option<String> {
     (!named.is_empty()).then(|| format!("kept out of the image's build: {}", named.join(", ")))
 }
 
-async fn tell_build(say: &Say, event: BuildEvent) {
+/// `names` of the steps by number.
+async fn tell_build(say: &Say, names: &mut BTreeMap<u32, String>, event: BuildEvent) {
+    let named = |names: &BTreeMap<u32, String>, step| names.get(&step).cloned().unwrap_or_else(|| "image".to_owned());
     match event {
-        BuildEvent::Started { name, .. } => say.say(&name, StepState::Started, None, None).await,
+        BuildEvent::Started { step, name } => {
+            say.say(&name, StepState::Started, None, None).await;
+            names.insert(step, name);
+        }
         BuildEvent::Cached { name, .. } => say.say(&name, StepState::Cached, None, None).await,
-        BuildEvent::Log { line, .. } => say.output("image", line),
-        // The image's own step ends with them.
-        BuildEvent::Done { .. } | BuildEvent::Failed { .. } => {}
+        BuildEvent::Log { step, line } => say.output(&named(names, step), line),
+        BuildEvent::Done { step, elapsed_ms } => {
+            say.say(&named(names, step), StepState::Done, None, Some(elapsed_ms)).await;
+        }
+        BuildEvent::Failed { step, .. } => say.say(&named(names, step), StepState::Failed, None, None).await,
     }
 }
 
