@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getppid, pipe2};
@@ -133,10 +133,15 @@ fn refused(why: &[u8], status: u8) -> Option<u8> {
 
 /// Starts the command and waits for its end; `None` when its tree is to end first.
 fn attend(program: &Program, signals: &SignalFd) -> Option<u8> {
+    let early = taken_early();
     let command = match program.start(None, false) {
         Ok(pid) => pid,
         Err(refusal) => return refused(&refusal.why, refusal.status),
     };
+    // They were for the command, which was not there yet.
+    for signal in early {
+        let _ended = kill(command, signal);
+    }
     let stdout = io::stdout();
     loop {
         let mut fds = [
@@ -159,6 +164,15 @@ fn attend(program: &Program, signals: &SignalFd) -> Option<u8> {
             return Some(status);
         }
     }
+}
+
+/// Takes the signals for the channel that have come so far; they are blocked here, and stay so.
+fn taken_early() -> Vec<Signal> {
+    const FOR_THE_CHANNEL: [Signal; 6] =
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let Ok(come) = SignalFd::with_flags(&FOR_THE_CHANNEL.into_iter().collect(), flags) else { return Vec::new() };
+    std::iter::from_fn(|| signal(&come)).collect()
 }
 
 fn signal(signals: &SignalFd) -> Option<Signal> {

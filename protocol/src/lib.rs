@@ -15,6 +15,7 @@ pub mod consent;
 pub mod daemon;
 pub mod error;
 pub mod event;
+pub mod examples;
 pub mod exec;
 pub mod message;
 pub mod methods;

@@ -47,6 +47,8 @@ macro_rules! methods {
                 params: generator.subschema_for::<$params>().into(),
                 output: generator.subschema_for::<$output>().into(),
             },)*];
+            // What notifications carry.
+            let _ = (generator.subschema_for::<run::RunItem>(), generator.subschema_for::<ws::Progress>());
             let definitions = generator.take_definitions(true).into();
             (entries, definitions)
         }

@@ -20,10 +20,13 @@ pub(super) async fn hold<P: Provider>(provider: &P, spec: &GuestSpec) {
     provider.create(spec).await.unwrap();
     provider.create(spec).await.expect("the same once more is fine");
     assert_eq!(state(provider, spec).await, Some(GuestState::Created));
-    let mut other = spec.clone();
-    other.limits.memory *= 2;
-    assert!(matches!(provider.create(&other).await, Err(Error::Conflict { .. })));
-    assert!(matches!(provider.start(&other).await, Err(Error::Conflict { .. })));
+    let mut larger = spec.clone();
+    larger.limits.memory *= 2;
+    let newer = GuestSpec { helper: "0123456789abcdef".to_owned(), ..spec.clone() };
+    for other in [larger, newer] {
+        assert!(matches!(provider.create(&other).await, Err(Error::Conflict { .. })), "{other:?}");
+        assert!(matches!(provider.start(&other).await, Err(Error::Conflict { .. })), "{other:?}");
+    }
     refused_when_not_running(provider, spec).await;
 
     let first = provider.start(spec).await.unwrap();

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
 use jsonrpsee::core::server::{BoundedSubscriptions, ConnectionId, MethodCallback, MethodSink, SubscriptionState};
 use jsonrpsee::core::traits::IdProvider;
 
@@ -103,7 +104,11 @@ pub(super) async fn run(connection: Connection, table: Methods, shutdown: Cancel
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
             received = lines.next(&stream), if reading && calls.len() < CALLS => match received {
                 Ok(Some(Received::Line(line))) => {
-                    calls.spawn(answer_line(shared.clone(), line));
+                    let mut call = Box::pin(answer_line(shared.clone(), line));
+                    // Calls begin in the order of their lines: a signal finds the command that the line before named.
+                    if (&mut call).now_or_never().is_none() {
+                        calls.spawn(call);
+                    }
                 }
                 Ok(Some(Received::TooLong)) => {
                     let error = Error::new(Kind::InvalidMessage, format!("a line has more than {MAX_LINE} bytes"));

@@ -239,7 +239,7 @@ pub(super) fn differences(wanted: &ContainerCreateBody, found: &ContainerInspect
     same("security options", want.security_opt == have.security_opt);
     same("privileged", have.privileged == Some(false));
     same("read-only root", have.readonly_rootfs == Some(true));
-    same("mounts", want.mounts.as_ref().map(Vec::len) == have.mounts.as_ref().map(Vec::len));
+    same("mounts", mounts(want) == mounts(have));
     same("binds", set(&have.binds).is_empty());
     same("volumes", set(&have.volumes_from).is_empty());
     same("devices", have.devices.as_ref().is_none_or(Vec::is_empty));
@@ -259,6 +259,14 @@ pub(super) fn differences(wanted: &ContainerCreateBody, found: &ContainerInspect
 
 fn set_mode(mode: Option<&str>) -> bool {
     matches!(mode, None | Some("" | "private"))
+}
+
+fn mounts(host: &HostConfig) -> Vec<(String, String, bool)> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let all = host.mounts.iter().flatten();
+    let mut all: Vec<_> = all.map(|m| (text(&m.target), text(&m.source), m.read_only.unwrap_or(false))).collect();
+    all.sort();
+    all
 }
 
 fn limits(host: &HostConfig) -> Vec<(String, i64, i64)> {

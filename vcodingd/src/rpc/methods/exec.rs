@@ -26,9 +26,11 @@ const UMASK: u16 = 0o022;
 
 pub(super) fn register_all(module: &mut RpcModule<Context>) {
     register::<ExecStart, _, _>(module, async |context, call, params| {
+        // Before anything is waited for: the next line may be a signal for it.
+        let (named, controls) = Named::new(&call.connection, params.exec.clone())?;
         // A read of what is published; only a guest that is just being started is waited for.
         let pool = context.registry.find(&params.workspace)?.pool().await?;
-        start(&pool, &call, params).await
+        start(&pool, &call, params, (named, controls)).await
     });
     register::<ExecSignal, _, _>(module, async |_, call, params: ExecSignalParams| {
         control(&call, &params.exec, Control::Signal(params.signal)).await
@@ -38,10 +40,13 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
     });
 }
 
-async fn start(pool: &Pool, call: &Call, params: ExecParams) -> Result<ExecResult, Error> {
+async fn start(
+    pool: &Pool,
+    call: &Call,
+    params: ExecParams,
+    (_named, controls): (Named, mpsc::Receiver<Control>),
+) -> Result<ExecResult, Error> {
     let descriptors = call.take_descriptors();
-    let (commands, controls) = mpsc::channel(CONTROLS);
-    let _named = Named::new(&call.connection, params.exec.clone(), Controls { commands })?;
     let request = Request {
         frame: frame(&params)?,
         terminal: params.terminal,
@@ -96,14 +101,15 @@ struct Named {
 }
 
 impl Named {
-    fn new(connection: &Arc<ConnectionState>, name: String, controls: Controls) -> Result<Self, Error> {
+    fn new(connection: &Arc<ConnectionState>, name: String) -> Result<(Self, mpsc::Receiver<Control>), Error> {
+        let (commands, controls) = mpsc::channel(CONTROLS);
         match connection.execs.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()) {
             Entry::Occupied(_) => {
                 Err(Error::new(Kind::AlreadyRunning, format!("a command named {name:?} runs on this connection")))
             }
             Entry::Vacant(vacant) => {
-                vacant.insert(controls);
-                Ok(Self { connection: connection.clone(), name })
+                vacant.insert(Controls { commands });
+                Ok((Self { connection: connection.clone(), name }, controls))
             }
         }
     }
@@ -135,6 +141,11 @@ mod tests {
             terminal: None,
             timeout_ms: None,
         }
+    }
+
+    async fn start(pool: &Pool, call: &Call, params: ExecParams) -> Result<ExecResult, Error> {
+        let named = Named::new(&call.connection, params.exec.clone())?;
+        super::start(pool, call, params, named).await
     }
 
     fn call(connection: &Arc<ConnectionState>, descriptors: Vec<std::os::fd::OwnedFd>) -> Call {
