@@ -92,7 +92,8 @@ impl<'a> Steps<'a> {
         };
         let name = shortened(name, COLUMN);
         let pad = " ".repeat(COLUMN - width(&name));
-        let said = if said.is_empty() { String::new() } else { format!("  {said}") };
+        // Why it failed is said once, at the end.
+        let said = if said.is_empty() || state == StepState::Failed { String::new() } else { format!("  {said}") };
         format!("  {mark} {name}{pad}  {}", self.printer.talk(Style::Dim, format!("{took:<8}{said}").trim_end()))
     }
 

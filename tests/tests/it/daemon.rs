@@ -117,3 +117,23 @@ fn a_socket_directory_that_others_may_enter_is_not_trusted() {
     assert_eq!(refused.status, 7, "{}", refused.err);
     assert!(refused.err.contains("not a directory of yours alone"), "{}", refused.err);
 }
+
+#[test]
+fn keys_are_listed_by_name_with_where_they_are_and_never_shown() {
+    let mut world = World::new();
+    world.set("ANTHROPIC_API_KEY", "sk-of-the-environment");
+    let project = world.project("p", &[]);
+    let listed = world.json(&project, &["secret", "ls"]);
+    assert_eq!(listed["secrets"][0]["source"], "environment", "{listed}");
+    let mut set = world.command(&project, &["secret", "set", "ANTHROPIC_API_KEY"]);
+    let key = world.path("key");
+    std::fs::write(&key, "sk-that-is-kept\n").unwrap();
+    set.stdin(std::fs::File::open(&key).unwrap());
+    assert_eq!(crate::world::run(set).status, 0);
+    let listed = world.json(&project, &["secret", "ls"]);
+    assert_eq!(listed["secrets"].as_array().map(Vec::len), Some(1), "{listed}");
+    assert_eq!(listed["secrets"][0]["source"], "kept");
+    assert!(listed["secrets"][0]["time"].is_string() && !listed.to_string().contains("sk-"), "{listed}");
+    world.ok(&project, &["secret", "rm", "ANTHROPIC_API_KEY"]);
+    assert_eq!(world.json(&project, &["secret", "ls"])["secrets"][0]["source"], "environment");
+}

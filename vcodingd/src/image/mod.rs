@@ -92,6 +92,11 @@ impl Error {
                         "a proxy with its own certificate authority? COPY its certificate in the Dockerfile and run update-ca-certificates",
                     );
                 }
+                if REGISTRY_TROUBLE.iter().any(|trouble| cause.contains(trouble)) {
+                    return Some(
+                        "no registry answered; docker pull IMAGE tries it alone, and an image that is here needs none",
+                    );
+                }
                 None
             }
             _ => None,
@@ -108,6 +113,16 @@ const CERTIFICATE_TROUBLE: [&str; 7] = [
     "unable to get local issuer certificate",
     "self-signed certificate",
     "unable_to_get_issuer_cert",
+];
+
+/// As the engine says that nobody was reached where a base image would come from.
+const REGISTRY_TROUBLE: [&str; 6] = [
+    "failed to do request",
+    "no such host",
+    "connection refused",
+    "i/o timeout",
+    "network is unreachable",
+    "TLS handshake timeout",
 ];
 
 /// Makes sure that the image is there.

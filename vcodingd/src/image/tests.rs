@@ -294,6 +294,11 @@ async fn a_failing_build_says_where_and_what() {
     let error = built(&docker, &request(dir.path()), &gate).await.unwrap_err();
     assert!(error.hint().is_some_and(|hint| hint.contains("update-ca-certificates")));
 
+    // Nothing listens there.
+    let dir = project("FROM 127.0.0.1:1/nowhere:1\n");
+    let error = built(&docker, &request(dir.path()), &gate).await.unwrap_err();
+    assert!(error.hint().is_some_and(|hint| hint.contains("docker pull")), "{error:?}");
+
     let dir = project("FROM scratch\nNONSENSE\n");
     let error = built(&docker, &request(dir.path()), &gate).await.unwrap_err();
     assert!(

@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 pub use secret::Secret;
 
@@ -132,6 +133,17 @@ impl Secrets {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// When a name that is kept here was set.
+    pub fn set_at(&self, name: &str) -> Option<SystemTime> {
+        let path = self.path(name).ok()?;
+        path.symlink_metadata().and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Whether the daemon's environment has it.
+    pub fn in_environment(&self, name: &str) -> bool {
+        self.environment.contains_key(name)
     }
 
     /// Forgets a name; says whether there was one. The environment's stays.

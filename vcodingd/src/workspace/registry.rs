@@ -1,6 +1,6 @@
 //! All workspaces: their names, their owners' tasks, and finding one by what a caller says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use protocol::consent::Consent;
 use protocol::run::{RunItem, RunStartParams, RunView};
+use protocol::secret::{SecretSource, SecretView};
 use protocol::workspace::{DestroyResult, UpParams, UpResult, WorkspaceView};
 use protocol::{Error, Kind, RunId, Timestamp, WorkspaceId, WorkspaceName, WorkspaceRef};
 use tokio::task::JoinSet;
@@ -17,7 +18,7 @@ use super::actor;
 use super::handle::Handle;
 use super::record::{LimitsRecord, Places, Rest, WorkspaceRecord};
 use super::{Say, Shared, consent, failure, trash};
-use crate::agents::Libc;
+use crate::agents::{self, Libc};
 use crate::config;
 use crate::runs::{self, Log, Origin, RunRecord};
 use crate::transfer::{self, Unsuitable};
@@ -103,6 +104,28 @@ impl Registry {
 
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// The keys that are there: those that are kept, and those of agents that the daemon's
+    /// environment has.
+    ///
+    /// # Errors
+    /// A directory that cannot be read; a manifest of the user's with a mistake.
+    pub fn secrets(&self) -> Result<Vec<SecretView>, Error> {
+        let secrets = &self.shared.secrets;
+        let kept = secrets.list().map_err(|e| failure::of_secrets(&e))?;
+        let manifests = agents::manifests(Some(&self.shared.config_dir.join("agents")));
+        let manifests = manifests.map_err(|e| failure::of_agents(&e))?;
+        let asked: BTreeSet<String> = manifests.into_values().map(|manifest| manifest.endpoint.key).collect();
+        let found = asked.into_iter().filter(|name| secrets.in_environment(name) && !kept.contains(name));
+        let found: Vec<SecretView> =
+            found.map(|name| SecretView { name, source: SecretSource::Environment, time: None }).collect();
+        let time = |name: &str| {
+            let since = secrets.set_at(name)?.duration_since(std::time::UNIX_EPOCH).ok()?;
+            Some(Timestamp::from_unix_ms(i64::try_from(since.as_millis()).ok()?))
+        };
+        let kept = kept.into_iter();
+        Ok(kept.map(|name| SecretView { time: time(&name), name, source: SecretSource::Kept }).chain(found).collect())
     }
 
     /// Oldest first.

@@ -478,6 +478,8 @@ fn left_out_of_image(left_out: &[image::LeftOut]) -> Option<String> {
 async fn tell_build(say: &Say, names: &mut BTreeMap<u32, String>, event: BuildEvent) {
     let named = |names: &BTreeMap<u32, String>, step| names.get(&step).cloned().unwrap_or_else(|| "image".to_owned());
     match event {
+        // The builder's own errands; if one fails, the image's step says it.
+        BuildEvent::Started { name, .. } | BuildEvent::Cached { name, .. } if is_errand(&name) => {}
         BuildEvent::Started { step, name } => {
             say.say(&name, StepState::Started, None, None).await;
             names.insert(step, name);
@@ -485,10 +487,21 @@ async fn tell_build(say: &Say, names: &mut BTreeMap<u32, String>, event: BuildEv
         BuildEvent::Cached { name, .. } => say.say(&name, StepState::Cached, None, None).await,
         BuildEvent::Log { step, line } => say.output(&named(names, step), line),
         BuildEvent::Done { step, elapsed_ms } => {
-            say.say(&named(names, step), StepState::Done, None, Some(elapsed_ms)).await;
+            if let Some(name) = names.get(&step) {
+                say.say(name, StepState::Done, None, Some(elapsed_ms)).await;
+            }
         }
-        BuildEvent::Failed { step, .. } => say.say(&named(names, step), StepState::Failed, None, None).await,
+        BuildEvent::Failed { step, .. } => {
+            if let Some(name) = names.get(&step) {
+                say.say(name, StepState::Failed, None, None).await;
+            }
+        }
     }
+}
+
+/// No instruction of the Dockerfile.
+fn is_errand(name: &str) -> bool {
+    name.starts_with("[internal]") || name.starts_with("copy /context") || name.starts_with("exporting ")
 }
 
 /// `NAME=value` that every shell takes, and that is not ours to set.

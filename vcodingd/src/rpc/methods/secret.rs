@@ -3,7 +3,7 @@
 use jsonrpsee::RpcModule;
 use protocol::daemon::Done;
 use protocol::methods::{SecretListAll as List, SecretRemove, SecretSet};
-use protocol::secret::{SecretList, SecretSource, SecretView};
+use protocol::secret::SecretList;
 use protocol::{Error, Kind};
 
 use super::{Context, register};
@@ -15,11 +15,7 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         context.registry.shared().secrets.set(&params.name, value).map_err(|e| failure_of_secrets(&e))?;
         Ok(Done {})
     });
-    register::<List, _, _>(module, async |context, _, _| {
-        let names = context.registry.shared().secrets.list().map_err(|e| failure_of_secrets(&e))?;
-        let secrets = names.into_iter().map(|name| SecretView { name, source: SecretSource::Kept, time: None });
-        Ok(SecretList { secrets: secrets.collect() })
-    });
+    register::<List, _, _>(module, async |context, _, _| Ok(SecretList { secrets: context.registry.secrets()? }));
     register::<SecretRemove, _, _>(module, async |context, _, params| {
         let removed = context.registry.shared().secrets.remove(&params.name).map_err(|e| failure_of_secrets(&e))?;
         if removed {
