@@ -47,7 +47,13 @@ pub fn log(limit: u32, session: &Session, printer: &Printer) -> Outcome {
         return Ok(0);
     }
     let now = Timestamp::now();
-    let rows: Vec<Vec<Cell>> = list.checkpoints.iter().map(|c| row(c, now)).collect();
+    // Of several with one label the newest is meant.
+    let mut labels = std::collections::HashSet::new();
+    let rows: Vec<Vec<Cell>> = list
+        .checkpoints
+        .iter()
+        .map(|c| row(c, c.label.as_deref().filter(|label| labels.insert(label.to_owned())), now))
+        .collect();
     printer.table(&["CHECKPOINT", "WHEN", "CAUSE", "FILES", "NAMES"], &rows);
     if rows.len() > 1 {
         printer.next_of(&[
@@ -58,12 +64,14 @@ pub fn log(limit: u32, session: &Session, printer: &Printer) -> Outcome {
     Ok(0)
 }
 
-fn row(c: &CheckpointView, now: Timestamp) -> Vec<Cell> {
-    let mut names: Vec<String> = c.label.iter().cloned().collect();
+fn row(c: &CheckpointView, label: Option<&str>, now: Timestamp) -> Vec<Cell> {
+    // Short names first: a long label would push them out of sight.
+    let mut names: Vec<String> = Vec::new();
     names.extend(c.names.iter().filter(|n| c.label.as_ref() != Some(*n)).map(|n| short_name(n)));
     if let Some(run) = c.run.as_ref().filter(|_| !c.names.iter().any(|n| n.starts_with("run:"))) {
         names.push(format!("run:{}", short_run(run)));
     }
+    names.extend(label.map(str::to_owned));
     vec![
         Cell::styled(short_checkpoint(&c.id), Style::Yellow),
         Cell::new(ago(c.time, now)),

@@ -6,17 +6,19 @@ use std::path::Path;
 use crate::fake::Fake;
 use crate::vcodingctl;
 
-/// Runs a command with pipes, on terminals of 80 columns, and with `--json`; compares all of it.
+/// Runs a command with pipes, on terminals of 80 and of 200 columns, and with `--json`; compares all of it.
 pub fn check(name: &str, fake: &Fake, args: &[&str]) {
     let piped = vcodingctl::piped(fake, args);
     let json = vcodingctl::piped(fake, &[&["--json"], args].concat());
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let [narrow, wide] = [80, 200].map(|columns| vcodingctl::on_terminal(fake, args, columns));
     let seen = [
         ("command", format!("vcodingctl {}\n", args.join(" "))),
         ("status", format!("{}\n", piped.status.code().unwrap())),
         ("stdout", text(piped.stdout)),
         ("stderr", text(piped.stderr)),
-        ("terminal, 80 columns", vcodingctl::on_terminal(fake, args, 80)),
+        ("terminal, 80 columns", narrow.clone()),
+        ("terminal, 200 columns", if wide == narrow { "the same\n".into() } else { wide }),
         ("--json, stdout", text(json.stdout)),
         ("--json, stderr", text(json.stderr)),
     ];
