@@ -24,7 +24,7 @@ use crate::import::leads_out;
 use crate::object::{self, Kind};
 use crate::origin::Origin;
 use crate::tree::Mode;
-use crate::{Error, Id, Result, names, project, text};
+use crate::{Error, Id, Result, names, project, rules, text};
 
 /// What to publish as.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,15 @@ pub struct Published {
     pub flagged: Vec<(Vec<u8>, String)>,
     /// Paths that the guest changed and that were kept as the project has them, since they were kept out of the copy.
     pub kept: Vec<Vec<u8>>,
+    /// The project's HEAD has no commit now.
+    pub unborn: bool,
+    /// Changed files that are not committed in the project's work tree, so that git refuses to merge over them; some of them.
+    pub in_the_way: Vec<Vec<u8>>,
 }
+
+/// Changed files whose state in the project's work tree is looked at, and how many of those are named.
+const LOOKED_AT: usize = 200;
+const NAMED: usize = 10;
 
 /// The message of the commit that holds the uncommitted state.
 const UNCOMMITTED: &str = "the project as it was when vcoding copied it in";
@@ -91,6 +99,8 @@ impl History {
             uncommitted: None,
             flagged,
             kept,
+            unborn: repository.head().is_err(),
+            in_the_way: in_the_way(&repository, &home, start.tree, work_tree)?,
         };
         if base_tree == work_tree {
             self.store.set_reference(APPLIED, work.id)?;
@@ -138,13 +148,20 @@ impl History {
             let why = names::flag(&change.path).map(str::to_owned);
             let why = match mode {
                 Mode::Symlink => why.or(self.flag_link(&change.path, id)?),
-                _ => why,
+                _ => why.or(self.flag_secret(&change.path, id)?),
             };
             if let Some(why) = why {
                 flagged.push((change.path.clone(), why));
             }
         }
         Ok(flagged)
+    }
+
+    /// What the copy would have kept out, and the guest made itself.
+    fn flag_secret(&self, path: &[u8], id: Id) -> Result<Option<String>> {
+        let content = if self.store.knows(&id) { self.store.read(Kind::Blob, id)? } else { Vec::new() };
+        let head = &content[..content.len().min(rules::HEAD)];
+        Ok(rules::secret(path, head).map(|why| format!("looks like {why}, which does not belong into a repository")))
     }
 
     fn flag_link(&self, path: &[u8], id: Id) -> Result<Option<String>> {
@@ -155,6 +172,21 @@ impl History {
         let out = leads_out(names::split(path).0, OsStr::from_bytes(&target));
         Ok(out.then(|| format!("is a link that leads out of the project, to {}", names::show(&target))))
     }
+}
+
+/// Of the files in which the branch differs from where it grew from, those that are not committed as they are in the project.
+fn in_the_way(repository: &git2::Repository, home: &home::Home<'_>, from: Id, to: Id) -> Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    for change in compare(|id| home.read(id), Some(from), Some(to))?.into_iter().take(LOOKED_AT) {
+        let path = Path::new(OsStr::from_bytes(&change.path));
+        // What git does not know and does not find is in nobody's way.
+        let status = repository.status_file(path).unwrap_or(git2::Status::CURRENT);
+        if status != git2::Status::CURRENT {
+            found.push(change.path);
+        }
+    }
+    found.truncate(NAMED);
+    Ok(found)
 }
 
 /// Where the branch grows from.

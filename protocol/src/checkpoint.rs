@@ -78,6 +78,9 @@ pub struct DiffResult {
     /// A unified patch that `git apply` takes; cut at 2 MiB.
     pub patch: Bytes,
     pub truncated: bool,
+    /// What of the work tree is in no checkpoint, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -114,4 +117,7 @@ pub struct RollbackResult {
     pub target: String,
     /// The state before, which is `@~1` now.
     pub before: String,
+    /// What of the work tree is in no checkpoint and stayed as it was, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }

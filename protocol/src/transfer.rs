@@ -33,6 +33,13 @@ pub struct ApplyResult {
     pub flagged: Vec<Flagged>,
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The project's HEAD has no commit yet: the branch can only be begun with.
+    #[serde(default)]
+    pub unborn: bool,
+    /// Files of the project that git would refuse to write over when the branch is merged, since they are not committed; some of
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_the_way: Vec<Bytes>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

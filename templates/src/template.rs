@@ -1,6 +1,7 @@
 //! A template: its questions, and the files it makes.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
@@ -51,6 +52,7 @@ pub struct Template {
 pub struct File {
     pub path: String,
     pub text: String,
+    pub executable: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -83,7 +85,8 @@ impl Template {
     pub fn built_in(language: &str) -> Result<Self, Error> {
         let own = built_in::files(language).ok_or_else(|| Error::Unknown { name: language.to_owned() })?;
         let all = own.iter().chain(built_in::COMMON);
-        let files = all.map(|(path, text)| File { path: (*path).to_owned(), text: (*text).to_owned() });
+        let files =
+            all.map(|(path, text)| File { path: (*path).to_owned(), text: (*text).to_owned(), executable: false });
         Self::of(Path::new(language), files.collect())
     }
 
@@ -162,7 +165,7 @@ impl Template {
                 return Err(Error::BadPath { file: file.path.clone(), name: path });
             }
             let text = tidy(&render::text(&file.path, &file.text, variables)?);
-            rendered.push(File { path, text });
+            rendered.push(File { path, text, executable: file.executable });
         }
         rendered.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(rendered)
@@ -206,7 +209,8 @@ fn collect(directory: &Path, below: &Path, depth: usize, files: &mut Vec<File>) 
             if text.len() as u64 > MAX_BYTES || files.len() >= MAX_FILES {
                 return Err(Error::TooLarge);
             }
-            files.push(File { path: path.to_string_lossy().into_owned(), text });
+            let executable = entry.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o100 != 0);
+            files.push(File { path: path.to_string_lossy().into_owned(), text, executable });
         }
     }
     Ok(())

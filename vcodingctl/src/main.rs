@@ -54,14 +54,39 @@ fn untyped(error: &clap::Error) -> ExitCode {
         }
         _ => error.print(),
     };
+    let hint = hint(error);
+    if let Some(hint) = &hint {
+        let _ = writeln!(std::io::stderr(), "hint: {hint}");
+    }
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return ExitCode::SUCCESS;
     }
     if std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json") {
         let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let error = Error::new(Kind::Usage, message).hint("vcodingctl --help");
+        // Up to the first empty line; what is missing stands on lines of its own.
+        let said: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let message = said.join(" ").trim_start_matches("error: ").to_owned();
+        let error = Error::new(Kind::Usage, message).hint(hint.unwrap_or_else(|| "vcodingctl --help".into()));
         let _ = writeln!(std::io::stdout(), "{}", serde_json::json!({ "error": error }));
     }
     ExitCode::from(2)
+}
+
+/// For what people type who know other tools.
+fn hint(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else { return None };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let command = words.iter().find(|word| !word.starts_with('-'))?.as_str();
+    match (error.kind(), command) {
+        (ErrorKind::UnknownArgument, "up" | "start" | "stop" | "show" | "destroy" | "shell" | "log" | "runs")
+            if !typed.starts_with('-') =>
+        {
+            Some(format!("a workspace is named by -w: vcodingctl -w {typed} {command}"))
+        }
+        (ErrorKind::TooManyValues | ErrorKind::UnknownArgument, "run") if !typed.starts_with('-') => {
+            Some("a prompt is one word to the shell: vcodingctl run claude \"make it pass\"".into())
+        }
+        _ => None,
+    }
 }

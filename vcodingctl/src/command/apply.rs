@@ -1,7 +1,7 @@
 //! `apply`.
 
 use protocol::methods::Apply;
-use protocol::transfer::ApplyParams;
+use protocol::transfer::{ApplyParams, ApplyResult};
 
 use super::{Outcome, Session};
 use crate::printer::Printer;
@@ -38,17 +38,36 @@ pub fn run(branch: Option<String>, session: &Session, printer: &Printer) -> Outc
         }
     }
     printer.notes(&result.notes);
-    if result.parent.is_some() {
-        printer.next_of(&[
-            (&format!("git diff HEAD...{branch}"), "look at it"),
-            (&format!("git merge {branch}"), "make it yours"),
-        ]);
-    } else {
-        // There is nothing that it could be merged into.
-        printer.next_of(&[
-            (&format!("git log -p {branch}"), "look at it"),
-            (&format!("git reset {branch}"), "begin your history with it; your files stay as they are"),
-        ]);
-    }
+    next(&result, &branch, printer);
     Ok(0)
+}
+
+/// What works in the project as it is.
+fn next(result: &ApplyResult, branch: &str, printer: &Printer) {
+    let (look, merge) = (format!("git diff HEAD...{branch}"), format!("git merge {branch}"));
+    if result.unborn {
+        // There is nothing that it could be merged into.
+        let (look, begin) = (format!("git log -p {branch}"), format!("git reset {branch}"));
+        return printer
+            .next_of(&[(&look, "look at it"), (&begin, "begin your history with it; your files stay as they are")]);
+    }
+    let (look, merge) = match result.parent {
+        Some(_) => (look, merge),
+        // It grew from nothing, and the project has commits by now.
+        None => (format!("git log -p {branch}"), format!("git merge --allow-unrelated-histories {branch}")),
+    };
+    let commit = "git add -A && git commit";
+    let mut choices = vec![(look.as_str(), "look at it")];
+    if !result.in_the_way.is_empty() {
+        let names: Vec<String> = result.in_the_way.iter().take(3).map(|path| one_line(&path.to_text())).collect();
+        let more = if result.in_the_way.len() > 3 { ", …" } else { "" };
+        printer.say(&format!(
+            "{} not committed in your project, so that git will not merge over it: {}{more}",
+            printer.talk(Style::Cyan, "note:"),
+            names.join(", ")
+        ));
+        choices.push((commit, "what is yours first"));
+    }
+    choices.push((&merge, "make it yours"));
+    printer.next_of(&choices);
 }

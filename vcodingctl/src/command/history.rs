@@ -115,6 +115,7 @@ pub fn diff(compare: &Compare<'_>, session: &Session, printer: &Printer) -> Outc
         compare.from.map_or_else(|| "base".into(), one_line),
         compare.to.map_or_else(|| "now".into(), one_line)
     );
+    printer.notes(&result.notes);
     if result.files.is_empty() {
         printer.aside(&format!("{between}: nothing changed"));
         return Ok(0);
@@ -178,6 +179,7 @@ pub fn rollback(to: &str, paths: &[OsString], session: &Session, printer: &Print
     let c = &result.checkpoint;
     let counts = changes(c.added, c.changed, c.deleted);
     printer.line(&format!("{what} as it was at {} ({target}): {counts}", one_line(to)));
+    printer.notes(&result.notes);
     printer.next_of(&[("vcodingctl rollback @~1", "the way back")]);
     Ok(0)
 }

@@ -22,8 +22,8 @@ use crate::wait::{self, Interrupts, Woken};
 const PROMPT_MAX: u64 = 1024 * 1024;
 
 pub fn run(args: &Run, session: &Session, printer: &Printer) -> Outcome {
-    let workspace = session.workspace()?;
     let prompt = prompt(args)?;
+    let workspace = session.workspace()?;
     let mut daemon = session.daemon()?;
     let resume = args.resume.as_deref().map(|r| names::run(&mut daemon, session, r)).transpose()?;
     let params = RunStartParams {
@@ -59,6 +59,11 @@ fn prompt(args: &Run) -> Result<Option<String>, Error> {
         Some(text) => text.to_owned(),
         None => String::new(),
     };
+    let known = templates::AGENTS.iter().any(|(name, _)| name == agent);
+    if args.agent.len() == 1 && !known && !agent.contains(char::is_whitespace) {
+        return Err(Error::new(Kind::Usage, "an agent and what it is asked are needed")
+            .hint(format!("vcodingctl run claude {:?}", one_line(agent))));
+    }
     if agent.contains(char::is_whitespace) {
         return Err(Error::new(Kind::Usage, format!("{:?} is no agent's name", one_line(agent)))
             .hint(format!("vcodingctl run claude {:?}", one_line(agent))));

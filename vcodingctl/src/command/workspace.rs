@@ -1,5 +1,7 @@
 //! `up`, `ls`, `show`, `start`, `stop`, `destroy`.
 
+use std::path::PathBuf;
+
 use protocol::daemon::NoParams;
 use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
 use protocol::workspace::{DestroyParams, LeftOut, Phase, UpParams, UpResult, Wall, WorkspaceParams, WorkspaceView};
@@ -17,6 +19,11 @@ use crate::wait;
 pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
     let project = match session.project() {
         Err(error) if error.kind() == Kind::NoProject && init::offered(&error, session, printer)? => session.project(),
+        // A workspace that is there is named from anywhere.
+        Err(error) if error.kind() == Kind::NoProject => match named(session)? {
+            Some(project) => Ok(project),
+            None => Err(error),
+        },
         other => other,
     }?;
     let params = UpParams { project, name: session.name()?, rebuild, progress: !printer.json };
@@ -40,11 +47,22 @@ pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
     Ok(0)
 }
 
+/// The project of the workspace that `-w` names, if there is such a one.
+fn named(session: &Session) -> Result<Option<PathBuf>, Error> {
+    let Some(name) = session.name()? else { return Ok(None) };
+    let all = session.daemon()?.call::<List>(&NoParams {})?.workspaces;
+    Ok(all.into_iter().find(|workspace| workspace.name == name).map(|workspace| workspace.project))
+}
+
 /// What it is, what isolates it, what is not in it.
 fn arrived(result: &UpResult, printer: &Printer) {
     let view = &result.workspace;
     let name = printer.data(Style::Bold, view.name.as_str());
-    let copied = if result.created { format!(": {} copied in", counted(result.files, "file")) } else { String::new() };
+    let copied = if result.created && result.files > 0 {
+        format!(": {} copied in", counted(result.files, "file"))
+    } else {
+        String::new()
+    };
     printer.line(&format!("{name} is {}{copied}", word(view.phase)));
     if let Some(wall) = &result.wall {
         let [first, second] = wall::brief(wall, printer.ink());
@@ -97,7 +115,7 @@ pub fn ls(session: &Session, printer: &Printer) -> Outcome {
             ]
         })
         .collect();
-    printer.table(&["NAME", "STATE", "CREATED", "RUNS", "UNAPPLIED", "PROJECT"], &rows);
+    printer.table(&["NAME", "STATE", "CREATED", "RUNNING", "UNAPPLIED", "PROJECT"], &rows);
     for broken in list.workspaces.iter().filter(|w| w.phase == Phase::Broken) {
         problem(broken, printer);
     }
@@ -157,7 +175,7 @@ fn facts(view: &WorkspaceView) -> Vec<(&'static str, String)> {
     facts.extend(view.base.as_deref().map(|base| ("base", short_checkpoint(base))));
     let unapplied = if view.unapplied { "  (not applied)" } else { "" };
     facts.extend(view.head.as_deref().map(|head| ("newest", format!("{}{unapplied}", short_checkpoint(head)))));
-    facts.push(("runs", if view.runs == 0 { "none".into() } else { format!("{} under way", view.runs) }));
+    facts.push(("runs", if view.runs == 0 { "none under way".into() } else { format!("{} under way", view.runs) }));
     facts
 }
 
@@ -204,6 +222,8 @@ pub fn destroy(force: bool, purge: bool, session: &Session, printer: &Printer) -
         Some(until) => {
             let day: String = until.to_string().chars().take(10).collect();
             printer.line(&format!("{} is gone; its history is kept until {day}", result.name));
+            let kept = session.places.state.join("trash").join(result.id.as_str()).join("host/history.git");
+            printer.next_of(&[(&format!("git -C {} log", kept.display()), "what it holds")]);
         }
         None => printer.line(&format!("{} is gone, and nothing of it is kept", result.name)),
     }

@@ -201,6 +201,10 @@ impl Wizard<'_> {
         match typed {
             Some(typed) => Ok(typed),
             None if self.asks => self.ask(&question.ask, &[], &default),
+            None if default.is_empty() => {
+                let why = format!("the template asks {:?}, and nobody is there to answer", question.ask);
+                Err(Error::new(Kind::Usage, why).hint(format!("vcodingctl init --set {}=ANSWER", question.name)))
+            }
             None => Ok(default),
         }
     }
@@ -244,7 +248,11 @@ fn picked(typed: &str, choices: &[String]) -> Option<String> {
 /// `--template`: a directory, or the name of one among the user's.
 fn users_template(named: &Path, places: &Places) -> Result<Template, Error> {
     let kept = places.config.join("templates").join(named);
-    let directory = if !named.is_dir() && kept.is_dir() { kept } else { named.to_owned() };
+    if !named.is_dir() && !kept.is_dir() {
+        let why = format!("there is no template {}: neither here nor as {}", named.display(), kept.display());
+        return Err(Error::new(Kind::Usage, why).hint("docs/templates.md says what a template is"));
+    }
+    let directory = if named.is_dir() { named.to_owned() } else { kept };
     Template::read(&directory).map_err(|e| unusable(&e))
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use protocol::{Error, Kind};
@@ -32,6 +33,8 @@ pub struct Plan {
     pub state: State,
     #[serde(skip)]
     text: String,
+    #[serde(skip)]
+    executable: bool,
 }
 
 /// What would be written; nothing is.
@@ -40,17 +43,17 @@ pub struct Plan {
 /// A file to be merged into that cannot be read.
 pub fn plan(directory: &Path, files: Vec<File>) -> Result<Vec<Plan>, Error> {
     let mut plans = Vec::new();
-    for File { path, text } in files {
+    for File { path, text, executable } in files {
         let there = std::fs::symlink_metadata(directory.join(&path));
         let plan = match there {
-            Err(_) => Plan { path, state: State::New, text },
+            Err(_) => Plan { path, state: State::New, text, executable },
             Ok(meta) if path == MERGED && meta.is_file() && meta.len() <= MAX_MERGED => {
                 let old = read(&directory.join(&path))?;
                 let (text, added) = merged(&old, &text);
                 let state = if added > 0 { State::Merged(added) } else { State::Kept };
-                Plan { path, state, text }
+                Plan { path, state, text, executable }
             }
-            Ok(_) => Plan { path, state: State::Kept, text: String::new() },
+            Ok(_) => Plan { path, state: State::Kept, text: String::new(), executable },
         };
         plans.push(plan);
     }
@@ -66,7 +69,7 @@ pub fn write(directory: &Path, plans: &mut [Plan]) -> Result<(), Error> {
         let path = directory.join(&plan.path);
         let done = match plan.state {
             State::Kept => Ok(()),
-            State::New => create(&path, &plan.text),
+            State::New => create(&path, &plan.text, plan.executable),
             State::Merged(_) => replace(&path, &plan.text),
         };
         match done {
@@ -77,17 +80,18 @@ pub fn write(directory: &Path, plans: &mut [Plan]) -> Result<(), Error> {
     Ok(())
 }
 
-fn create(path: &Path, text: &str) -> std::io::Result<()> {
+fn create(path: &Path, text: &str, executable: bool) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
+    let mode = if executable { 0o777 } else { 0o666 };
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(text.as_bytes())
 }
 
 /// In one step, with the modes that it had.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let temporary = path.with_file_name(format!(".vcoding-init-{}", std::process::id()));
-    let written = create(&temporary, text)
+    let written = create(&temporary, text, false)
         .and_then(|()| std::fs::set_permissions(&temporary, std::fs::metadata(path)?.permissions()))
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
@@ -139,7 +143,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: &str) -> File {
-        File { path: path.into(), text: text.into() }
+        File { path: path.into(), text: text.into(), executable: false }
     }
 
     #[test]

@@ -159,3 +159,22 @@ fn a_full_disk_is_not_quiet() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.starts_with("error: standard output cannot be written"), "{said}");
 }
+
+#[test]
+fn what_people_type_who_know_other_tools_is_answered_with_what_they_meant() {
+    let fake = Fake::start(&[]);
+    for (args, hint) in [
+        (&["stop", "shop"][..], "hint: a workspace is named by -w: vcodingctl -w shop stop"),
+        (&["destroy", "shop"], "hint: a workspace is named by -w: vcodingctl -w shop destroy"),
+        (&["run", "claude", "make", "it", "pass"], "hint: a prompt is one word to the shell"),
+        (&["run", "hello"], "hint: vcodingctl run claude \"hello\""),
+        (&["run", "mend the test"], "hint: vcodingctl run claude \"mend the test\""),
+    ] {
+        let output = vcodingctl::piped(&fake, args);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && err.contains(hint), "{args:?}: {err}");
+    }
+    let json = vcodingctl::piped(&fake, &["--json", "exec"]);
+    let said: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(said["error"]["message"].as_str().unwrap().contains("<CMD>"), "{said}");
+}

@@ -19,10 +19,21 @@ pub enum Error {
     #[error("{path} cannot be read: {source}")]
     Unreadable { path: PathBuf, source: std::io::Error },
     /// The parser's message names the line.
-    #[error("{path} has a mistake: {why}")]
+    #[error("{path}: {why}")]
     Mistake { path: PathBuf, why: String },
     #[error("{path} asks for what this version cannot do: {}", .what.join("; "))]
     Unsupported { path: PathBuf, what: Vec<String> },
+}
+
+/// What the parser says, on one line, and on which line of the file.
+fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    toml::from_str(text).map_err(|error| {
+        let what = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        match error.span().and_then(|span| text.get(..span.start)) {
+            Some(before) => format!("line {}: {what}", before.matches('\n').count() + 1),
+            None => what,
+        }
+    })
 }
 
 /// A size as people write it: `4g`, `512m`, `65536`; in bytes.

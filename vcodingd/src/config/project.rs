@@ -8,7 +8,7 @@ use protocol::consent::Wish;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Error, parse_duration, parse_size};
+use super::{Error, parse_duration, parse_size, parsed};
 
 /// What a repository says. Where [`Project::wishes`] is not empty it asks for more than it may
 /// decide alone: only with the user's consent may anything of this be used.
@@ -161,14 +161,14 @@ impl Project {
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
         let mistake = |why: String| Error::Mistake { path: path.to_owned(), why };
         let text = std::str::from_utf8(bytes).map_err(|e| mistake(e.to_string()))?;
-        let file: File = toml::from_str(text).map_err(|e| mistake(e.to_string()))?;
+        let file: File = parsed(text).map_err(mistake)?;
         let unsupported = unsupported(&file);
         if !unsupported.is_empty() {
             return Err(Error::Unsupported { path: path.to_owned(), what: unsupported });
         }
         let defaults = Limits::default();
         let limits = Limits {
-            memory: size_of(file.limits.memory.as_deref(), defaults.memory).map_err(mistake)?,
+            memory: size_of("[limits] memory", file.limits.memory.as_deref(), defaults.memory).map_err(mistake)?,
             cpus: file.limits.cpus.unwrap_or(defaults.cpus),
             pids: file.limits.pids.unwrap_or(defaults.pids),
             open_files: file.limits.open_files.unwrap_or(defaults.open_files),
@@ -182,8 +182,14 @@ impl Project {
             )));
         }
         let (default_agent, models) = agents(&file.agents).map_err(mistake)?;
-        let max_file = size_of(file.history.max_file.as_deref(), MAX_FILE).map_err(mistake)?;
-        let timeout_ms = file.run.timeout.as_deref().map(parse_duration).transpose().map_err(mistake)?;
+        let max_file = size_of("[history] max_file", file.history.max_file.as_deref(), MAX_FILE).map_err(mistake)?;
+        let timeout_ms = file
+            .run
+            .timeout
+            .as_deref()
+            .map(parse_duration)
+            .transpose()
+            .map_err(|why| mistake(format!("[run] timeout: {why}")))?;
         let odd_name = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
         if let Some(name) = file.run.env.keys().chain(file.workspace.build_args.keys()).find(odd_name) {
             return Err(mistake(format!("{name:?} is not a variable's name")));
@@ -251,8 +257,8 @@ fn wishes(file: &File, limits: &Limits, max_file: u64) -> Vec<Wish> {
     wishes
 }
 
-fn size_of(text: Option<&str>, default: u64) -> Result<u64, String> {
-    text.map_or(Ok(default), parse_size)
+fn size_of(key: &str, text: Option<&str>, default: u64) -> Result<u64, String> {
+    text.map_or(Ok(default), |text| parse_size(text).map_err(|why| format!("{key}: {why}")))
 }
 
 /// `[agents]`: `default = "claude"`, and a table of version and model by agent.

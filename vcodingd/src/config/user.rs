@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Error;
+use super::{Error, parsed};
 
 /// What only the user may decide.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -40,7 +40,7 @@ impl User {
     pub fn load(config: &Path) -> Result<Self, Error> {
         let path = config.join("config.toml");
         match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|e| Error::Mistake { path, why: e.to_string() }),
+            Ok(text) => parsed(&text).map_err(|why| Error::Mistake { path, why }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(Error::Unreadable { path, source }),
         }

@@ -178,6 +178,7 @@ impl Timeline {
             let paths: Vec<Vec<u8>> = paths.into_iter().map(|p| p.0).collect();
             let diff = history.diff(from, to, &paths)?;
             Ok(DiffResult {
+                notes: Vec::new(),
                 from: from.to_string(),
                 to: to.to_string(),
                 files: diff.files.into_iter().map(change).collect(),

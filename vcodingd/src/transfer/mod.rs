@@ -81,6 +81,8 @@ pub async fn apply(timeline: &Timeline, workspace: String, branch: String) -> Re
                 deleted: count("D"),
                 flagged: done.flagged.into_iter().map(|(path, why)| Flagged { path: path.into(), why }).collect(),
                 notes: kept.collect(),
+                unborn: done.unborn,
+                in_the_way: done.in_the_way.into_iter().map(Into::into).collect(),
             })
         })
         .await

@@ -42,6 +42,8 @@ pub(super) struct Actor {
     /// Tasks that watch runs; each ends with its run.
     pub(super) watching: JoinSet<Over>,
     pub(super) ends: Ends,
+    /// What the last scan of the work tree had to say: what it left out, what it could not read.
+    pub(super) remarks: Vec<String>,
     published: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -82,6 +84,7 @@ pub(super) fn spawn(
         runs: ActiveRuns::new(),
         watching: JoinSet::new(),
         ends,
+        remarks: Vec::new(),
         published,
         shared,
         record,
@@ -216,6 +219,9 @@ impl Actor {
                             Some(format!("a rollback to {to} broke off, do it again: {}", error.message));
                     }
                     (Operation::Rollback { .. } | Operation::Apply { .. }, _) => {}
+                    // The guest that is there goes on as it was.
+                    (Operation::Up { rebuild: true }, Step::Directories | Step::Image | Step::Copy)
+                        if self.pool.is_some() => {}
                     _ => self.record.problem = Some(error.message.clone()),
                 }
                 self.save().await?;
@@ -315,7 +321,13 @@ impl Actor {
         } else {
             Operation::Start
         };
-        let mut told = self.operate(operation, say).await?;
+        let mut told = self.operate(operation, say).await.map_err(|error| {
+            let hint = error.data.hint.clone().filter(|_| rebuild && !created);
+            match hint {
+                Some(hint) => error.hint(hint.replace("then: vcodingctl up", "then: vcodingctl up --rebuild")),
+                None => error,
+            }
+        })?;
         if !created && !rebuild {
             told.notes.extend(self.whether_the_project_moved_on().await.notes);
         }
@@ -378,10 +390,31 @@ impl Actor {
         self.operate(Operation::Destroy { purge, force }, &Say::default()).await.map(drop)
     }
 
+    /// Refuses where the work tree holds what no checkpoint can: it would be gone for good.
+    fn needs_nothing_left_out(&self) -> Result<(), Error> {
+        let is_work = |remark: &&String| remark.contains("larger than") || remark.contains("another repository");
+        let only_here: Vec<String> = self
+            .remarks
+            .iter()
+            .filter(is_work)
+            .map(|remark| remark.trim_start_matches("left out: ").to_owned())
+            .collect();
+        if only_here.is_empty() {
+            return Ok(());
+        }
+        let names = only_here.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+        let more = if only_here.len() > 3 { format!("; and {} more", only_here.len() - 3) } else { String::new() };
+        Err(Error::new(
+            Kind::UnappliedWork,
+            format!("workspace {} holds what is in no checkpoint: {names}{more}", self.record.name),
+        )
+        .hint("vcodingctl exec -- cat FILE > FILE takes one home, vcodingctl destroy --force ends it anyway"))
+    }
+
     /// Refuses where there is work that was never taken home, and names it.
     pub(super) async fn needs_to_be_home(&self) -> Result<(), Error> {
         if !self.ends.unapplied {
-            return Ok(());
+            return self.needs_nothing_left_out();
         }
         let mut files = self.timeline.unapplied().await.map_err(|e| failure::of_timeline(&e))?;
         let total = files.len();
@@ -401,6 +434,7 @@ impl Actor {
     ) -> Result<(CheckpointView, bool, Vec<String>), Error> {
         self.needs_history()?;
         let made = self.timeline.checkpoint(cause, activity).await.map_err(|e| failure::of_timeline(&e))?;
+        self.remarks.clone_from(&made.2);
         self.look_at_history().await?;
         Ok(made)
     }
@@ -415,17 +449,19 @@ impl Actor {
 
     async fn diff(&mut self, from: Option<String>, to: Option<String>, paths: Vec<Bytes>) -> Result<DiffResult, Error> {
         self.needs_history()?;
+        let mut notes = Vec::new();
         let to = match to {
             Some(name) => name,
             None => {
-                self.checkpoint(Cause::of("diff"), Activity::Running).await?;
+                notes = self.checkpoint(Cause::of("diff"), Activity::Running).await?.2;
                 "@".into()
             }
         };
         let resolve = async |name: String| self.timeline.resolve(name).await.map_err(|e| failure::of_timeline(&e));
         let from = resolve(from.unwrap_or_else(|| "base".into())).await?;
         let to = resolve(to).await?;
-        self.timeline.diff(from, to, paths).await.map_err(|e| failure::of_timeline(&e))
+        let found = self.timeline.diff(from, to, paths).await.map_err(|e| failure::of_timeline(&e))?;
+        Ok(DiffResult { notes, ..found })
     }
 
     async fn rollback(&mut self, to: String, paths: Vec<Bytes>) -> Result<RollbackResult, Error> {
@@ -443,17 +479,22 @@ impl Actor {
         let operation = Operation::Rollback { to: target.to_string(), before: None, paths };
         let told = self.operate(operation, &Say::default()).await?;
         match (told.rolled_back, told.before) {
-            (Some(checkpoint), Some(before)) => Ok(RollbackResult { checkpoint, target: target.to_string(), before }),
+            (Some(checkpoint), Some(before)) => {
+                let notes = self.remarks.clone();
+                Ok(RollbackResult { checkpoint, target: target.to_string(), before, notes })
+            }
             _ => Err(Error::new(Kind::Internal, "a rollback ended without its checkpoint")),
         }
     }
 
     async fn apply(&mut self, branch: Option<String>) -> Result<ApplyResult, Error> {
         self.needs_history()?;
-        self.checkpoint(Cause::of("apply"), Activity::Running).await?;
+        let (_, _, remarks) = self.checkpoint(Cause::of("apply"), Activity::Running).await?;
         let branch = branch.unwrap_or_else(|| format!("vcoding/{}", self.record.name));
         let told = self.operate(Operation::Apply { branch }, &Say::default()).await?;
-        told.applied.ok_or_else(|| Error::new(Kind::Internal, "an apply ended without its branch"))
+        let applied = told.applied.ok_or_else(|| Error::new(Kind::Internal, "an apply ended without its branch"))?;
+        let notes = applied.notes.into_iter().chain(remarks).collect();
+        Ok(ApplyResult { notes, ..applied })
     }
 
     /// Reads the ends of the history again.

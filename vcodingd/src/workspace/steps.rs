@@ -211,6 +211,9 @@ impl Actor {
                 built.info.working_dir
             ));
         }
+        if let Some(name) = project.name.as_deref().filter(|name| *name != self.record.name.as_str()) {
+            told.notes.push(format!("vcoding.toml calls it {name}; a workspace keeps the name that it was made with"));
+        }
         let shell = project.shell.clone().or_else(|| shell_of(accounts, &built.info.user)).unwrap_or("/bin/sh".into());
         self.record.image = Some(ImageRecord {
             id: built.image.0.clone(),

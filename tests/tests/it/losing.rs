@@ -1,0 +1,79 @@
+//! Nobody loses work, and nobody is told what is not so.
+
+use crate::world::{World, git};
+
+const DOCKERFILE: &str = "FROM debian:bookworm-slim\n";
+
+#[test]
+fn what_no_checkpoint_can_hold_is_said_and_not_destroyed_unasked() {
+    let Some(world) = World::with_engine("what is left out") else { return };
+    let small = "[history]\nmax_file = \"1m\"\n";
+    let project = world.repository("shop", &[("Dockerfile", DOCKERFILE), ("vcoding.toml", small), ("a", "1\n")]);
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "sh", "-c", "head -c 2000000 /dev/zero > big"]);
+    for args in [&["apply"][..], &["diff"], &["rollback", "base"]] {
+        let ran = world.ok(&project, args);
+        assert!(ran.err.contains("left out: big: larger than"), "{args:?}: {}", ran.err);
+    }
+    let ran = world.ctl(&project, &["destroy"]);
+    assert!(ran.status == 4 && ran.err.contains("big: larger than"), "{}", ran.err);
+    world.ok(&project, &["exec", "--", "rm", "big"]);
+    // The control.
+    world.ok(&project, &["destroy"]);
+}
+
+#[test]
+fn a_rebuild_that_is_refused_leaves_the_guest_as_it_was() {
+    let Some(world) = World::with_engine("a refused rebuild") else { return };
+    let project = world.repository("shop", &[("Dockerfile", DOCKERFILE), ("a", "1\n")]);
+    world.ok(&project, &["up"]);
+    std::fs::write(project.join("Dockerfile"), "FROM debian:bookworm-slim\nRUN false\n").unwrap();
+    let ran = world.ctl(&project, &["up", "--rebuild"]);
+    assert!(ran.status == 6 && ran.err.contains("then: vcodingctl up --rebuild"), "{}", ran.err);
+    assert_eq!(world.json(&project, &["ls"])["workspaces"][0]["phase"], "ready");
+    world.ok(&project, &["exec", "--", "true"]);
+    assert!(!world.ok(&project, &["ls"]).err.contains("warning"));
+}
+
+#[test]
+fn an_apply_says_what_has_to_be_committed_first_and_then_the_merge_works() {
+    let Some(world) = World::with_engine("a merge") else { return };
+    let project = world.repository("shop", &[("a", "1\n")]);
+    // Written and not committed, as by `init`.
+    std::fs::write(project.join("Dockerfile"), DOCKERFILE).unwrap();
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo 2 >> a; echo 'KEY=x' > .env; echo y > b"]);
+    let applied = world.json(&project, &["apply"]);
+    assert_eq!(applied["in_the_way"], serde_json::json!(["Dockerfile"]), "{applied}");
+    assert!(applied["flagged"].to_string().contains(".env"), "{applied}");
+    git(&project, &["add", "-A"]);
+    git(&project, &["commit", "-q", "-m", "mine"]);
+    let applied = world.json(&project, &["apply"]);
+    assert_eq!(applied.get("in_the_way"), None, "{applied}");
+    git(&project, &["merge", "-q", "vcoding/shop"]);
+    assert_eq!(std::fs::read_to_string(project.join("a")).unwrap(), "1\n2\n");
+}
+
+#[test]
+fn a_project_that_had_no_commit_is_told_how_to_take_the_branch_in() {
+    let Some(world) = World::with_engine("no commit") else { return };
+    let project = world.project("shop", &[("Dockerfile", DOCKERFILE), ("a", "1\n")]);
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo 2 >> a"]);
+    assert_eq!(world.json(&project, &["apply"])["unborn"], true);
+    git(&project, &["add", "-A"]);
+    git(&project, &["commit", "-q", "-m", "mine"]);
+    let applied = world.json(&project, &["apply"]);
+    assert_eq!((&applied["unborn"], applied.get("parent")), (&false.into(), None), "{applied}");
+}
+
+#[test]
+fn a_workspace_is_brought_up_by_its_name_from_anywhere() {
+    let Some(world) = World::with_engine("up by name") else { return };
+    let project = world.repository("shop", &[("Dockerfile", DOCKERFILE)]);
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["stop"]);
+    let elsewhere = world.project("elsewhere", &[]);
+    world.ok(&elsewhere, &["-w", "shop", "up"]);
+    assert_eq!(world.ctl(&elsewhere, &["-w", "shopp", "up"]).status, 2);
+}
