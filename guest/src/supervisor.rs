@@ -133,12 +133,13 @@ fn refused(why: &[u8], status: u8) -> Option<u8> {
 
 /// Starts the command and waits for its end; `None` when its tree is to end first.
 fn attend(program: &Program, signals: &SignalFd) -> Option<u8> {
-    let early = taken_early();
+    let mut early = taken_early();
     let command = match program.start(None, false) {
         Ok(pid) => pid,
         Err(refusal) => return refused(&refusal.why, refusal.status),
     };
-    // They were for the command, which was not there yet.
+    // They were for the command, which was not there yet; one that has just reached it is the same once more.
+    early.extend(taken_early());
     for signal in early {
         let _ended = kill(command, signal);
     }

@@ -181,7 +181,8 @@ fn in_the_way(repository: &git2::Repository, home: &home::Home<'_>, from: Id, to
         let path = Path::new(OsStr::from_bytes(&change.path));
         // What git does not know and does not find is in nobody's way.
         let status = repository.status_file(path).unwrap_or(git2::Status::CURRENT);
-        if status != git2::Status::CURRENT {
+        // git merges over what is ignored.
+        if status != git2::Status::CURRENT && !status.is_ignored() {
             found.push(change.path);
         }
     }

@@ -17,8 +17,8 @@ pub(crate) fn files(name: &str) -> Option<Files> {
         "python" => files!("python": "template.toml", "Dockerfile", ".gitignore"),
         "node" => files!("node": "template.toml", "Dockerfile", ".gitignore"),
         "go" => files!("go": "template.toml", "Dockerfile", ".gitignore"),
-        "rust" => files!("rust": "template.toml", "Dockerfile", ".gitignore"),
-        "java" => files!("java": "template.toml", "Dockerfile", ".gitignore"),
+        "rust" => files!("rust": "template.toml", "Dockerfile", ".gitignore", ".dockerignore"),
+        "java" => files!("java": "template.toml", "Dockerfile", ".gitignore", ".dockerignore"),
         "plain" => files!("plain": "template.toml", "Dockerfile", ".gitignore"),
         _ => return None,
     })

@@ -161,7 +161,8 @@ impl Template {
                 continue;
             }
             let plain = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
-            if !plain || path.contains(['\0', '\n']) {
+            let of_git = path.split('/').any(|part| part.eq_ignore_ascii_case(".git"));
+            if !plain || of_git || path.contains(['\0', '\n']) {
                 return Err(Error::BadPath { file: file.path.clone(), name: path });
             }
             let text = tidy(&render::text(&file.path, &file.text, variables)?);
@@ -308,7 +309,7 @@ mod tests {
 
     #[test]
     fn nothing_is_written_outside_of_the_project() {
-        for name in ["../x", "/etc/x", "a/../../x", "."] {
+        for name in ["../x", "/etc/x", "a/../../x", ".", ".git/hooks/x", "a/.GIT/config"] {
             let template = template(&[
                 ("template.toml", "title = \"x\"\n[[questions]]\nname = \"at\"\nask = \"?\"\n"),
                 ("{{ at }}", "text"),

@@ -75,10 +75,6 @@ fn send(asked: &Consent, agree: bool, session: &Session) -> Result<Consent, Erro
 }
 
 fn set(asked: &Consent, agree: bool, session: &Session, printer: &Printer) -> Outcome {
-    if !agree && !asked.agreed && !printer.json {
-        printer.line("there is nothing that you have agreed to");
-        return Ok(0);
-    }
     let now = send(asked, agree, session)?;
     if printer.json {
         printer.document(&now);

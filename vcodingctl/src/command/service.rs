@@ -23,8 +23,6 @@ const UNITS: [(&str, &str); 2] = [
     (SOCKET, include_str!("../../../systemd/vcodingd.socket")),
     (SERVICE, include_str!("../../../systemd/vcodingd.service")),
 ];
-/// What moves the daemon's places, and is kept in the unit.
-const MOVERS: [&str; 2] = ["VCODING_STATE_DIR", "VCODING_CONFIG_DIR"];
 
 /// What was written.
 #[derive(Debug, Serialize)]
@@ -142,9 +140,15 @@ fn manager(args: &[&str]) -> Result<(), Error> {
 }
 
 fn filled_in(text: &str, places: &Places, daemon: &Path, variable: impl Fn(&str) -> Option<String>) -> String {
-    let environment: Vec<String> = MOVERS
-        .iter()
-        .filter_map(|name| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value)))
+    // A service manager's environment is another than this shell's: what was found here is written down.
+    let found = [
+        ("VCODING_STATE_DIR", Some(places.state.to_string_lossy().into_owned())),
+        ("VCODING_CONFIG_DIR", Some(places.config.to_string_lossy().into_owned())),
+        ("DOCKER_HOST", variable("DOCKER_HOST")),
+    ];
+    let environment: Vec<String> = found
+        .into_iter()
+        .filter_map(|(name, value)| value.filter(|value| !value.is_empty()).map(|value| (name, value)))
         .map(|(name, value)| format!("Environment={}", quoted(&format!("{name}={value}"))))
         .collect();
     text.replace("@DAEMON@", &quoted(&daemon.to_string_lossy()))
@@ -173,18 +177,19 @@ mod tests {
     #[test]
     fn units_name_the_program_the_socket_and_what_was_moved() {
         let places = Places {
-            state: "/s".into(),
+            state: "/a b/%x".into(),
             config: "/c".into(),
             socket: "/run/user/7/100%/vcodingd.sock".into(),
             explicit_socket: None,
         };
         let fill = |text: &str| {
-            let variable = |name: &str| (name == "VCODING_STATE_DIR").then(|| "/a b/%x".to_owned());
+            let variable = |name: &str| (name == "DOCKER_HOST").then(|| "unix:///d.sock".to_owned());
             filled_in(text, &places, Path::new("/opt/a \"b\"/vcodingd"), variable)
         };
         let service = fill(UNITS[1].1);
         assert!(service.contains("\nExecStart=\"/opt/a \\\"b\\\"/vcodingd\"\n"), "{service}");
-        assert!(service.contains("\nEnvironment=\"VCODING_STATE_DIR=/a b/%%x\"\nRestart="), "{service}");
+        assert!(service.contains("\nEnvironment=\"VCODING_STATE_DIR=/a b/%%x\"\n"), "{service}");
+        assert!(service.contains("\nEnvironment=\"DOCKER_HOST=unix:///d.sock\"\nRestart="), "{service}");
         let socket = fill(UNITS[0].1);
         assert!(socket.contains("\nListenStream=/run/user/7/100%%/vcodingd.sock\n"), "{socket}");
         for unit in [service, socket] {

@@ -248,12 +248,16 @@ fn picked(typed: &str, choices: &[String]) -> Option<String> {
 /// `--template`: a directory, or the name of one among the user's.
 fn users_template(named: &Path, places: &Places) -> Result<Template, Error> {
     let kept = places.config.join("templates").join(named);
-    if !named.is_dir() && !kept.is_dir() {
+    // A bare name is the user's own before it is a directory of whatever project this is.
+    let bare = named.components().count() == 1;
+    if bare && kept.is_dir() {
+        return Template::read(&kept).map_err(|e| unusable(&e));
+    }
+    if !named.is_dir() {
         let why = format!("there is no template {}: neither here nor as {}", named.display(), kept.display());
         return Err(Error::new(Kind::Usage, why).hint("docs/templates.md says what a template is"));
     }
-    let directory = if named.is_dir() { named.to_owned() } else { kept };
-    Template::read(&directory).map_err(|e| unusable(&e))
+    Template::read(named).map_err(|e| unusable(&e))
 }
 
 fn unusable(error: &templates::Error) -> Error {

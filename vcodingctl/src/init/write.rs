@@ -4,7 +4,7 @@
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protocol::{Error, Kind};
 use serde::Serialize;
@@ -49,7 +49,8 @@ pub fn plan(directory: &Path, files: Vec<File>) -> Result<Vec<Plan>, Error> {
             Err(_) => Plan { path, state: State::New, text, executable },
             Ok(meta) if path == MERGED && meta.is_file() && meta.len() <= MAX_MERGED => {
                 let old = read(&directory.join(&path))?;
-                let (text, added) = merged(&old, &text);
+                // Merged anew when it is written: meanwhile somebody may write there, too.
+                let (_, added) = merged(&old, &text);
                 let state = if added > 0 { State::Merged(added) } else { State::Kept };
                 Plan { path, state, text, executable }
             }
@@ -67,10 +68,14 @@ pub fn plan(directory: &Path, files: Vec<File>) -> Result<Vec<Plan>, Error> {
 pub fn write(directory: &Path, plans: &mut [Plan]) -> Result<(), Error> {
     for plan in plans {
         let path = directory.join(&plan.path);
+        if let Some(link) = link_above(directory, &plan.path) {
+            let why = format!("{} is a link, and nothing is written through it", link.display());
+            return Err(Error::new(Kind::Usage, why).hint(format!("ls -l {}", link.display())));
+        }
         let done = match plan.state {
             State::Kept => Ok(()),
             State::New => create(&path, &plan.text, plan.executable),
-            State::Merged(_) => replace(&path, &plan.text),
+            State::Merged(_) => replace(&path, &merged(&read(&path)?, &plan.text).0),
         };
         match done {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => plan.state = State::Kept,
@@ -78,6 +83,12 @@ pub fn write(directory: &Path, plans: &mut [Plan]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// A link on the way to a file below the project: it may lead anywhere.
+fn link_above(directory: &Path, path: &str) -> Option<PathBuf> {
+    let above = Path::new(path).ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+    above.map(|above| directory.join(above)).find(|above| above.is_symlink())
 }
 
 fn create(path: &Path, text: &str, executable: bool) -> std::io::Result<()> {
@@ -117,7 +128,8 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
 fn merged(old: &str, new: &str) -> (String, usize) {
     let has = |rule: &str| {
         let bare = |line: &str| line.trim().trim_matches('/').to_owned();
-        old.lines().any(|line| bare(line) == bare(rule))
+        // One that takes it back stays the last word.
+        old.lines().any(|line| bare(line) == bare(rule) || bare(line.trim_start_matches('!')) == bare(rule))
     };
     let rules: Vec<&str> =
         new.lines().filter(|line| !line.is_empty() && !line.starts_with('#') && !has(line)).collect();
@@ -164,6 +176,27 @@ mod tests {
         // Once more changes nothing.
         let again = plan(dir.path(), vec![file(".gitignore", "target/\n.env\n")]).unwrap();
         assert_eq!(again[0].state, State::Kept);
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("ci")).unwrap();
+        let mut plans = plan(dir.path(), vec![file("ci/x", "new\n")]).unwrap();
+        assert!(write(dir.path(), &mut plans).unwrap_err().message.contains("is a link"));
+        assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn lines_that_were_written_meanwhile_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".gitignore"), "!.env\n").unwrap();
+        let mut plans = plan(dir.path(), vec![file(".gitignore", ".env\nbuild/\n")]).unwrap();
+        assert_eq!(plans[0].state, State::Merged(1));
+        std::fs::write(dir.path().join(".gitignore"), "!.env\nlater\n").unwrap();
+        write(dir.path(), &mut plans).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(".gitignore")).unwrap();
+        assert_eq!(text, "!.env\nlater\n\nbuild/\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 use client::Places;
 use nix::errno::Errno;
@@ -12,6 +13,9 @@ use protocol::{Error, Kind};
 
 use crate::rpc::listener::private_directory;
 
+/// How often a lock that is held is asked for again.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// The lock on the state directory; it ends with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -19,7 +23,8 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn claim(places: &Places) -> Result<Self, Error> {
+    /// With `patience` for a daemon that is ending: who hands a socket over starts the next one at once.
+    pub(super) fn claim(places: &Places, patience: Duration) -> Result<Self, Error> {
         let state = &places.state;
         let unusable = |e: &dyn std::fmt::Display| {
             Error::new(Kind::InvalidConfiguration, format!("the state directory cannot be used: {e}"))
@@ -34,10 +39,16 @@ impl Instance {
             .mode(0o600)
             .open(&path)
             .map_err(|e| unusable(&format!("{}: {e}", path.display())))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(owned_by_another(places)),
-            Err((_, e)) => Err(unusable(&format!("{}: {e}", path.display()))),
+        let until = Instant::now() + patience;
+        let mut file = file;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { _lock: lock }),
+                Err((again, Errno::EWOULDBLOCK)) if Instant::now() < until => file = again,
+                Err((_, Errno::EWOULDBLOCK)) => return Err(owned_by_another(places)),
+                Err((_, e)) => return Err(unusable(&format!("{}: {e}", path.display()))),
+            }
+            std::thread::sleep(AGAIN);
         }
     }
 

@@ -45,7 +45,8 @@ pub fn main(options: Options) -> Result<(), Error> {
         places.socket = path;
         socket
     });
-    let instance = instance::Instance::claim(&places)?;
+    let patience = if inherited.is_some() { GRACE + GRACE } else { Duration::ZERO };
+    let instance = instance::Instance::claim(&places, patience)?;
     logging::start(&places.state.join("log"), options.detach)?;
     if options.detach {
         // Fails only for a process group's leader, which then has a terminal of its own.

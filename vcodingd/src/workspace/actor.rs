@@ -392,7 +392,13 @@ impl Actor {
 
     /// Refuses where the work tree holds what no checkpoint can: it would be gone for good.
     fn needs_nothing_left_out(&self) -> Result<(), Error> {
-        let is_work = |remark: &&String| remark.contains("larger than") || remark.contains("another repository");
+        // Of a list that was cut nobody knows what else would be on it.
+        let is_work = |remark: &&String| {
+            ["larger than", "another repository", "moved out of the way by a rollback"]
+                .iter()
+                .any(|w| remark.contains(w))
+                || remark.starts_with("left out: and ")
+        };
         let only_here: Vec<String> = self
             .remarks
             .iter()

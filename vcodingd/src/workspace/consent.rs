@@ -65,7 +65,7 @@ fn unmark(marker: &Path) -> io::Result<()> {
 /// # Errors
 /// [`Kind::ConsentNeeded`]; what is wrong with vcoding.toml.
 pub(super) fn settings(state_dir: &Path, project: &Path) -> Result<config::Project, Error> {
-    let (settings, asked) = look(state_dir, project)?;
+    let (settings, asked, _) = look(state_dir, project)?;
     if asked.agreed {
         return Ok(settings);
     }
@@ -88,7 +88,7 @@ pub(super) fn settings(state_dir: &Path, project: &Path) -> Result<config::Proje
 /// # Errors
 /// What is wrong with vcoding.toml.
 pub(super) fn show(state_dir: &Path, project: &Path) -> Result<Consent, Error> {
-    look(state_dir, project).map(|(_, asked)| asked)
+    look(state_dir, project).map(|(_, asked, _)| asked)
 }
 
 /// Grants what has this hash, or takes the consent to its wishes back. Blocking.
@@ -96,15 +96,15 @@ pub(super) fn show(state_dir: &Path, project: &Path) -> Result<Consent, Error> {
 /// # Errors
 /// [`Kind::ConsentNeeded`] if something else is asked for now; [`Kind::Internal`].
 pub(super) fn set(state_dir: &Path, project: &Path, hash: &str, agree: bool) -> Result<Consent, Error> {
-    let (settings, asked) = look(state_dir, project)?;
+    let (_, asked, waiting) = look(state_dir, project)?;
     if asked.hash != hash {
         return Err(Error::new(Kind::ConsentNeeded, "what is asked for has changed since it was shown")
             .hint("vcodingctl consent"));
     }
     let wishes = marker_of_wishes(state_dir, project, &asked.wishes);
     let done = if agree {
-        let files = markers(state_dir, project, &settings.dockerfile);
-        let files = files.iter().try_for_each(|(_, marker)| unmark(marker));
+        // What was shown, and not what lies there by now.
+        let files = waiting.iter().try_for_each(|marker| unmark(marker));
         files.and_then(|()| if asked.wishes.is_empty() { Ok(()) } else { mark(&wishes) })
     } else {
         unmark(&wishes)
@@ -113,21 +113,23 @@ pub(super) fn set(state_dir: &Path, project: &Path, hash: &str, agree: bool) -> 
     show(state_dir, project)
 }
 
-fn look(state_dir: &Path, project: &Path) -> Result<(config::Project, Consent), Error> {
+/// Settings, what is asked for, and the markers of the files among that.
+fn look(state_dir: &Path, project: &Path) -> Result<(config::Project, Consent, Vec<PathBuf>), Error> {
     let settings = config::Project::load(project).map_err(|e| failure::of_config(&e))?;
     let mut hash = Sha256::new();
-    let mut files = Vec::new();
+    let (mut files, mut waiting) = (Vec::new(), Vec::new());
     for (name, marker) in markers(state_dir, project, &settings.dockerfile) {
         if marker.exists() {
             // Its name is the content's hash.
             hash.update(marker.as_os_str().as_bytes());
             files.push(name);
+            waiting.push(marker);
         }
     }
     let wishes = settings.wishes.clone();
     hash.update(name_of_wishes(project, &wishes));
     let agreed = files.is_empty() && granted(state_dir, project, &wishes);
-    Ok((settings, Consent { hash: hex(&hash.finalize()), files, wishes, agreed }))
+    Ok((settings, Consent { hash: hex(&hash.finalize()), files, wishes, agreed }, waiting))
 }
 
 fn granted(state_dir: &Path, project: &Path, wishes: &[Wish]) -> bool {
