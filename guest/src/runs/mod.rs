@@ -1,13 +1,15 @@
 //! A run: a command that belongs to PID 1 instead of a connection, its output in files.
 //!
-//! The shell forks the run's supervisor and leaves once it hears that the command was started;
-//! so PID 1 adopts the supervisor, which registered before. The command has a session of its own.
+//! The shell forks the run's supervisor and leaves once it hears that the command was started, or
+//! soon after the supervisor stood on its own; so PID 1 adopts the supervisor, which registered
+//! before. The command has a session of its own.
 
 mod output;
 mod supervise;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use guest::places;
 use guest::run::{END, End};
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, pipe2};
 
 use crate::process::{Program, Refusal};
@@ -48,22 +51,40 @@ pub fn start(run: &Run<'_>, program: &Program) -> u8 {
     }
 }
 
-/// What the supervisor reports: a status, and why it is not 0.
-fn heard(answer: File) -> u8 {
-    let mut report = Vec::new();
-    // A supervisor that was killed leaves its report unfinished.
-    let _killed = answer.take(8192).read_to_end(&mut report);
-    match report.split_first() {
-        Some((0, _)) => 0,
-        Some((&status, why)) => {
-            say(why);
-            status
+/// Said first by a supervisor that stands on its own and is PID 1's.
+const STANDS: u8 = b'+';
+/// How long after that it may take to say how the command began: its command may have stopped it.
+const BEGIN: Duration = Duration::from_secs(5);
+
+/// What the supervisor reports: that it stands, then a status, and why that is not 0. Once its
+/// command runs, that may stop it between any two steps: nothing later is waited for without limit.
+fn heard(mut answer: File) -> u8 {
+    let killed = || {
+        say(b"the run's supervisor was killed");
+        126
+    };
+    let mut next = [0];
+    if answer.read_exact(&mut next).is_err() {
+        return killed();
+    }
+    if next[0] == STANDS {
+        let mut ready = [PollFd::new(answer.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(BEGIN).unwrap_or(PollTimeout::MAX);
+        if !matches!(poll(&mut ready, limit), Ok(1..)) {
+            // It is PID 1's, and the run's directory tells the rest.
+            return 0;
         }
-        None => {
-            say(b"the run's supervisor was killed");
-            126
+        if answer.read_exact(&mut next).is_err() {
+            return killed();
         }
     }
+    if next[0] != 0 {
+        // No command runs; it ends behind this.
+        let mut why = Vec::new();
+        let _cut = answer.take(8192).read_to_end(&mut why);
+        say(&why);
+    }
+    next[0]
 }
 
 /// The opposite of [`heard`].

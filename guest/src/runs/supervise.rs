@@ -23,7 +23,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 
 use super::output::{Flow, Output};
-use super::{Run, claim, tell, write_end};
+use super::{Run, STANDS, claim, tell, write_end};
 use crate::process::{Program, Refusal};
 use crate::{authority, supervisor, tree};
 
@@ -47,6 +47,8 @@ pub fn run(run: &Run<'_>, program: &Program, report: File) {
         Ok(all) => all,
         Err(refusal) => return tell(&report, Some(&refusal)),
     };
+    // Before anything of the guest's runs that could keep it from being said.
+    let _unheard = (&report).write_all(&[STANDS]);
     let end = match begin(run, program, &directory) {
         Ok((command, outputs)) => {
             tell(&report, None);

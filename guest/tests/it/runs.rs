@@ -3,7 +3,7 @@
 use guest::run::{End, SEGMENT, UNREAD};
 use guest::{Frame, Job};
 
-use crate::container::{Guest, RUN_ID, a_run};
+use crate::container::{Guest, RUN_ID, a_run, shell};
 
 fn cancel() -> Frame {
     Frame { job: Job::Cancel { id: RUN_ID.to_owned() }, ..Frame::exec(Vec::<Vec<u8>>::new()) }
@@ -120,4 +120,17 @@ fn a_run_whose_supervisor_was_killed_has_an_end_too() {
     guest.exec("kill -9 $(ps -o ppid= -p $(pgrep -f '^sleep 7532') | xargs ps -o ppid= -p)");
     assert_eq!(guest.end(), End::SupervisorKilled);
     assert!(!guest.has("sleep 753"));
+}
+
+/// Each is a race that the command may win, so some: a start that waited for a supervisor which stands still would not end.
+#[test]
+fn a_command_that_stops_its_supervisor_at_once_does_not_hold_up_its_start() {
+    let Some(guest) = Guest::start() else { return };
+    for n in 0..12 {
+        let id = format!("01jd00000000000000000000{n:02}");
+        let job = Job::Run { id, stdin: Vec::new(), timeout_ms: 0 };
+        let run = guest.frame(&Frame { job, ..shell(&format!("kill -STOP $PPID; sleep 78{n:02}")) }, b"");
+        assert!(run.status.success(), "{n}: {}", String::from_utf8_lossy(&run.stderr));
+        guest.eventually("it goes on without its session", || guest.has(&format!("sleep 78{n:02}")));
+    }
 }

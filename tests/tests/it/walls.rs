@@ -73,16 +73,7 @@ fn a_run_that_stops_its_supervisor_is_ended_all_the_same() {
     let script = "kill -STOP $PPID; (setsid sh -c 'trap \"\" TERM INT; sleep 7201; sleep 7202' &) ; sleep 7203";
     world.ok(&project, &["run", "--detach", "--", "sh", "-c", script]);
     let processes = || inside(&world, &project, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").1;
-    // Said in full where it does not come: whether the run is there, and what a command of ours meets.
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(180);
-    loop {
-        let look = world.ctl(&project, &["exec", "--", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
-        if look.out.contains("sleep 7203") {
-            break;
-        }
-        let runs = world.ctl(&project, &["runs"]).out;
-        assert!(std::time::Instant::now() < until, "{look:?}\n{runs}\n{}", world.log());
-    }
+    crate::world::wait_until(|| processes().contains("sleep 7203"), "the run's own stop");
     let ran = world.ctl(&project, &["--json", "cancel", "@"]);
     assert!(ran.out.contains("\"cancelled\""), "{}{}", ran.out, ran.err);
     let left = processes();
