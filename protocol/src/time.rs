@@ -76,6 +76,22 @@ impl JsonSchema for Timestamp {
     }
 }
 
+/// A time as people write it: `90`, `90s`, `30m`, `2h`; in milliseconds, and not zero.
+///
+/// # Errors
+/// How it is written.
+pub fn parse_duration(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (digits, scale) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1000),
+        Some(b'm') => (&text[..text.len() - 1], 60_000),
+        Some(b'h') => (&text[..text.len() - 1], 3_600_000),
+        _ => (text, 1000),
+    };
+    let time = digits.parse::<u64>().ok().filter(|n| *n > 0).and_then(|n| n.checked_mul(scale));
+    time.ok_or_else(|| format!("{text:?} is not a time; write it like 90, 90s, 30m or 2h"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +102,15 @@ mod tests {
         assert_eq!(serde_json::to_string(&t).unwrap(), "\"2025-11-24T16:00:00.007Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>("\"2025-11-24T17:00:00.007+01:00\"").unwrap(), t);
         assert_eq!(t.unix_ms(), 1_764_000_000_007);
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, ms) in [("90", 90_000), ("90s", 90_000), ("30m", 1_800_000), ("2h", 7_200_000)] {
+            assert_eq!(parse_duration(text), Ok(ms));
+        }
+        for bad in ["", "0", "m", "0s", "-1h", "1d", "9999999999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -2,7 +2,6 @@
 //! it anew.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use protocol::Kind;
 
@@ -49,13 +48,5 @@ fn page() -> String {
 
 #[test]
 fn the_page_lists_every_kind_as_the_source_has_it() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors.md");
-    if std::env::var_os("DOCS").is_some_and(|v| v == "write") {
-        std::fs::write(&path, page()).unwrap();
-    }
-    let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        stored == page(),
-        "docs/errors.md is not what the source says; DOCS=write cargo test -p protocol writes it"
-    );
+    crate::compare("errors.md", &page());
 }

@@ -1,7 +1,6 @@
 //! docs/protocol.md is what `rpc.discover` says, for people: `DOCS=write cargo test -p protocol` writes it anew.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use protocol::{examples, methods};
 use serde_json::{Map, Value};
@@ -159,15 +158,7 @@ fn alternatives(schema: &Value) -> String {
 
 #[test]
 fn the_page_describes_every_method_as_the_source_has_it() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
-    if std::env::var_os("DOCS").is_some_and(|v| v == "write") {
-        std::fs::write(&path, page()).unwrap();
-    }
-    let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        stored == page(),
-        "docs/protocol.md is not what the source says; DOCS=write cargo test -p protocol writes it"
-    );
+    crate::compare("protocol.md", &page());
 }
 
 #[test]

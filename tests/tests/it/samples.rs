@@ -13,18 +13,17 @@ use crate::world::World;
 
 /// A project as somebody has it who has just heard of vcoding.
 pub struct Sample {
-    language: &'static str,
+    pub language: &'static str,
     /// The packages that stand for the published image, if there are such.
-    packages: Option<&'static str>,
+    pub packages: Option<&'static str>,
     /// What makes them like it.
-    finish: &'static str,
-    files: &'static [(&'static str, &'static str)],
-    tests: &'static [&'static str],
+    pub finish: &'static str,
+    pub files: &'static [(&'static str, &'static str)],
+    pub tests: &'static [&'static str],
     /// A shell's line after which they fail, if it is the work tree that is tested and not an installed copy.
-    breaks: &'static str,
+    pub breaks: &'static str,
 }
 
-#[allow(dead_code, reason = "one of the two programs that share this has it")]
 pub const PYTHON: Sample = Sample {
     language: "python",
     packages: Some("python3 python3-pip python-is-python3"),
@@ -48,7 +47,6 @@ pub const PYTHON: Sample = Sample {
     breaks: "sed -i 's/.key./\"other\"/' src/seal/__init__.py",
 };
 
-#[allow(dead_code, reason = "one of the two programs that share this has it")]
 pub const NODE: Sample = Sample {
     language: "node",
     packages: Some("nodejs npm"),
@@ -69,90 +67,6 @@ pub const NODE: Sample = Sample {
     tests: &["npm", "test"],
     breaks: "sed -i 's/60000/1000/' clock.js",
 };
-
-#[allow(dead_code, reason = "one of the two programs that share this has it")]
-pub const GO: Sample = Sample {
-    language: "go",
-    packages: Some("ca-certificates golang-go"),
-    finish: "true",
-    files: &[
-        ("go.mod", "module example.org/clock\n\ngo 1.19\n"),
-        ("clock.go", "package clock\n\nfunc Minutes(hours int) int { return hours * 60 }\n"),
-        (
-            "clock_test.go",
-            "package clock\n\nimport \"testing\"\n\nfunc TestAnHourHasSixty(t *testing.T) {\n\tif Minutes(1) != 60 {\n\t\tt.Fatal(Minutes(1))\n\t}\n}\n",
-        ),
-    ],
-    tests: &["go", "test", "./..."],
-    breaks: "sed -i 's/60/61/' clock.go",
-};
-
-#[allow(dead_code, reason = "one of the two programs that share this has it")]
-pub const RUST: Sample = Sample {
-    language: "rust",
-    // The distribution has no rustup.
-    packages: None,
-    finish: "true",
-    files: &[
-        (
-            "Cargo.toml",
-            "[package]\nname = \"clock\"\nversion = \"1.0.0\"\nedition = \"2021\"\n\n[dependencies]\nitoa = \"1\"\n",
-        ),
-        (
-            "src/lib.rs",
-            "pub fn minutes(hours: u32) -> String {\n    itoa::Buffer::new().format(hours * 60).to_owned()\n}\n\n\
-             #[test]\nfn an_hour_has_sixty() {\n    assert_eq!(minutes(1), \"60\");\n}\n",
-        ),
-    ],
-    tests: &["cargo", "test"],
-    breaks: "sed -i 's/ 60/ 61/' src/lib.rs",
-};
-
-#[allow(dead_code, reason = "one of the two programs that share this has it")]
-pub const JAVA: Sample = Sample {
-    language: "java",
-    // The distribution's own Maven fetches from its own repository only.
-    packages: None,
-    finish: "true",
-    files: &[
-        (
-            "pom.xml",
-            "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n  <modelVersion>4.0.0</modelVersion>\n  <groupId>org.example</groupId>\n  \
-             <artifactId>clock</artifactId>\n  <version>1</version>\n  <properties>\n    <maven.compiler.release>17</maven.compiler.release>\n    \
-             <project.build.sourceEncoding>UTF-8</project.build.sourceEncoding>\n  </properties>\n  <dependencies>\n    <dependency>\n      \
-             <groupId>junit</groupId>\n      <artifactId>junit</artifactId>\n      <version>4.13.2</version>\n      <scope>test</scope>\n    \
-             </dependency>\n  </dependencies>\n</project>\n",
-        ),
-        (
-            "src/main/java/Clock.java",
-            "public class Clock {\n  static int minutes(int hours) { return hours * 60; }\n}\n",
-        ),
-        (
-            "src/test/java/ClockTest.java",
-            "public class ClockTest {\n  @org.junit.Test\n  public void anHourHasSixty() { org.junit.Assert.assertEquals(60, Clock.minutes(1)); }\n}\n",
-        ),
-    ],
-    tests: &["mvn", "test"],
-    breaks: "sed -i 's/60/61/' src/main/java/Clock.java",
-};
-
-#[allow(dead_code, reason = "one of the two programs that share this has it")]
-pub const PLAIN: Sample = Sample {
-    language: "plain",
-    packages: Some("ca-certificates"),
-    finish: "true",
-    files: &[("Makefile", "test:\n\ttest $$((1 * 60)) = 60\n")],
-    tests: &["make", "test"],
-    breaks: "sed -i 's/1 \\* 60/1 * 61/' Makefile",
-};
-
-/// The published image that the Dockerfile names, where it is here or can be pulled.
-fn published(project: &Path) -> bool {
-    let text = std::fs::read_to_string(project.join("Dockerfile")).unwrap();
-    let from = text.lines().find_map(|line| line.strip_prefix("FROM ")).unwrap();
-    let succeeds = |args: &[&str]| Command::new("docker").args(args).output().is_ok_and(|done| done.status.success());
-    succeeds(&["image", "inspect", from]) || succeeds(&["pull", "-q", from])
-}
 
 /// The tools of a published image, from the distribution's packages; its name.
 fn stand_in(language: &str, packages: &str, finish: &str) -> String {
@@ -177,22 +91,13 @@ fn build_on(project: &Path, base: &str) {
     std::fs::write(&path, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
 }
 
-/// Which images a project is built on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Base {
-    /// What can be made here.
-    Made,
-    /// The published image, where it is here or can be pulled.
-    #[allow(dead_code, reason = "one of the two programs that share this has it")]
-    Published,
-}
-
-pub fn a_project_of(sample: &Sample, base: Base) {
+/// A project from `init` to its tests; `as_it_is` says whether the image that its Dockerfile names is there.
+pub fn a_project_of(sample: &Sample, as_it_is: impl FnOnce(&Path) -> bool) {
     let Some(world) = World::with_engine(sample.language) else { return };
     let project = world.repository("sample", sample.files);
     let made = world.json(&project, &["init", "--yes"]);
     assert_eq!(made["answers"]["language"], sample.language, "{made}");
-    if base == Base::Made || !published(&project) {
+    if !as_it_is(&project) {
         let Some(packages) = sample.packages else {
             let _told = writeln!(
                 std::io::stderr(),

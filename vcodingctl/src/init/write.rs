@@ -1,11 +1,10 @@
 //! What `init` writes, and what it leaves alone: a file that is there stays as it is, but for `.gitignore`, which gets the lines
 //! that it lacks.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::Path;
 
+use fs::Root;
 use protocol::{Error, Kind};
 use serde::Serialize;
 use templates::File;
@@ -42,85 +41,74 @@ pub struct Plan {
 /// # Errors
 /// A file to be merged into that cannot be read.
 pub fn plan(directory: &Path, files: Vec<File>) -> Result<Vec<Plan>, Error> {
+    let root = open(directory)?;
     let mut plans = Vec::new();
     for File { path, text, executable } in files {
-        let there = std::fs::symlink_metadata(directory.join(&path));
-        let plan = match there {
-            Err(_) => Plan { path, state: State::New, text, executable },
-            Ok(meta) if path == MERGED && meta.is_file() && meta.len() <= MAX_MERGED => {
-                let old = read(&directory.join(&path))?;
-                // Merged anew when it is written: meanwhile somebody may write there, too.
-                let (_, added) = merged(&old, &text);
-                let state = if added > 0 { State::Merged(added) } else { State::Kept };
-                Plan { path, state, text, executable }
+        let state = match root.stat(Path::new(&path)) {
+            Err(error) if error.is_missing() => State::New,
+            Err(error) => return Err(failed(&error)),
+            // What is added is seen again when it is written: meanwhile somebody may write there, too.
+            Ok(stat) if path == MERGED && stat.kind == fs::Kind::File && stat.size <= MAX_MERGED => {
+                match merged(&read(&root)?, &text).1 {
+                    0 => State::Kept,
+                    added => State::Merged(added),
+                }
             }
-            Ok(_) => Plan { path, state: State::Kept, text: String::new(), executable },
+            Ok(_) => State::Kept,
         };
-        plans.push(plan);
+        plans.push(Plan { path, state, text, executable });
     }
     Ok(plans)
 }
 
-/// Does it. A file that appeared meanwhile stays as it is.
+/// Does it. A file that appeared meanwhile stays as it is; no link is gone through.
 ///
 /// # Errors
 /// What cannot be written.
 pub fn write(directory: &Path, plans: &mut [Plan]) -> Result<(), Error> {
+    let root = open(directory)?;
     for plan in plans {
-        let path = directory.join(&plan.path);
-        if let Some(link) = link_above(directory, &plan.path) {
-            let why = format!("{} is a link, and nothing is written through it", link.display());
-            return Err(Error::new(Kind::Usage, why).hint(format!("ls -l {}", link.display())));
-        }
-        let done = match plan.state {
-            State::Kept => Ok(()),
-            State::New => create(&path, &plan.text, plan.executable),
-            State::Merged(_) => replace(&path, &merged(&read(&path)?, &plan.text).0),
-        };
-        match done {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => plan.state = State::Kept,
-            other => other.map_err(|error| failed(&path, &error))?,
+        let path = Path::new(&plan.path);
+        match plan.state {
+            State::Kept => {}
+            State::New => {
+                if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                    root.make_dirs(parent, 0o777).map_err(|e| failed(&e))?;
+                }
+                match root.create_new(path, if plan.executable { 0o777 } else { 0o666 }) {
+                    Ok(mut file) => file.write_all(plan.text.as_bytes()).map_err(|e| unwritten(path, &e))?,
+                    Err(_) if root.stat(path).is_ok() => plan.state = State::Kept,
+                    Err(error) => return Err(failed(&error)),
+                }
+            }
+            State::Merged(_) => {
+                let (text, _) = merged(&read(&root)?, &plan.text);
+                let mode = root.stat(path).map_err(|e| failed(&e))?.mode;
+                root.replace(path, mode, |file| file.write_all(text.as_bytes())).map_err(|e| failed(&e))?;
+            }
         }
     }
     Ok(())
 }
 
-/// A link on the way to a file below the project: it may lead anywhere.
-fn link_above(directory: &Path, path: &str) -> Option<PathBuf> {
-    let above = Path::new(path).ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
-    above.map(|above| directory.join(above)).find(|above| above.is_symlink())
+fn open(directory: &Path) -> Result<Root, Error> {
+    Root::open(directory).map_err(|e| failed(&e))
 }
 
-fn create(path: &Path, text: &str, executable: bool) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let mode = if executable { 0o777 } else { 0o666 };
-    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(text.as_bytes())
-}
-
-/// In one step, with the modes that it had.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_file_name(format!(".vcoding-init-{}", std::process::id()));
-    let written = create(&temporary, text, false)
-        .and_then(|()| std::fs::set_permissions(&temporary, std::fs::metadata(path)?.permissions()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
-}
-
-fn read(path: &Path) -> Result<String, Error> {
+fn read(root: &Root) -> Result<String, Error> {
+    let path = Path::new(MERGED);
     let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_MERGED).read_to_string(&mut text))
-        .map_err(|error| failed(path, &error))?;
+    let file = root.open_file(path).map_err(|e| failed(&e))?;
+    file.take(MAX_MERGED).read_to_string(&mut text).map_err(|e| unwritten(path, &e))?;
     Ok(text)
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> Error {
-    let kind = if error.kind() == ErrorKind::StorageFull { Kind::NoSpace } else { Kind::Usage };
+fn failed(error: &fs::Error) -> Error {
+    Error::new(Kind::Usage, error.to_string()).hint("ls -la")
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> Error {
+    let kind = if error.kind() == io::ErrorKind::StorageFull { Kind::NoSpace } else { Kind::Usage };
     Error::new(kind, format!("{}: {error}", path.display()))
 }
 
@@ -183,7 +171,12 @@ mod tests {
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("ci")).unwrap();
         let mut plans = plan(dir.path(), vec![file("ci/x", "new\n")]).unwrap();
-        assert!(write(dir.path(), &mut plans).unwrap_err().message.contains("is a link"));
+        let said = write(dir.path(), &mut plans).unwrap_err().message;
+        assert!(said.contains("ci"), "{said}");
+        // Nor by a link that was put there in between.
+        let mut plans = plan(dir.path(), vec![file("cd/x", "new\n")]).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("cd")).unwrap();
+        assert!(write(dir.path(), &mut plans).is_err());
         assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 

@@ -58,35 +58,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is not a size; write it like \"512m\" or \"4g\""))
 }
 
-/// A time as people write it: `90`, `90s`, `30m`, `2h`; in milliseconds, not zero.
-fn parse_duration(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let (digits, scale) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1000),
-        Some(b'm') => (&text[..text.len() - 1], 60_000),
-        Some(b'h') => (&text[..text.len() - 1], 3_600_000),
-        _ => (text, 1000),
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .filter(|n| *n > 0)
-        .and_then(|n| n.checked_mul(scale))
-        .ok_or_else(|| format!("{text:?} is not a time; write it like \"90s\", \"30m\" or \"2h\""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_read_as_people_write_them() {
-        assert_eq!(parse_duration("90"), Ok(90_000));
-        assert_eq!(parse_duration("30m"), Ok(1_800_000));
-        for bad in ["", "m", "0s", "-1h", "1d", "9999999999999999999h"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

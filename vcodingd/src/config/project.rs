@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use protocol::consent::Wish;
+use protocol::time::parse_duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Error, parse_duration, parse_size, parsed};
+use super::{Error, parse_size, parsed};
 
 /// What a repository says. Where [`Project::wishes`] is not empty it asks for more than it may
 /// decide alone: only with the user's consent may anything of this be used.
@@ -207,7 +208,7 @@ impl Project {
             default_agent,
             models,
             run: Run { env: file.run.env, timeout_ms, max_requests: file.run.max_requests },
-            hash: hex(&Sha256::digest(bytes)),
+            hash: format!("{:x}", Sha256::digest(bytes)),
         })
     }
 }
@@ -282,14 +283,6 @@ fn agents(table: &toml::Table) -> Result<(String, BTreeMap<String, String>), Str
         }
     }
     Ok((default, models))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}"); // writing to a String cannot fail
-        text
-    })
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ fn look(state_dir: &Path, project: &Path) -> Result<(config::Project, Consent, V
     let wishes = settings.wishes.clone();
     hash.update(name_of_wishes(project, &wishes));
     let agreed = files.is_empty() && granted(state_dir, project, &wishes);
-    Ok((settings, Consent { hash: hex(&hash.finalize()), files, wishes, agreed }, waiting))
+    Ok((settings, Consent { hash: format!("{:x}", hash.finalize()), files, wishes, agreed }, waiting))
 }
 
 fn granted(state_dir: &Path, project: &Path, wishes: &[Wish]) -> bool {
@@ -151,7 +151,7 @@ fn name_of_wishes(project: &Path, wishes: &[Wish]) -> String {
         field(wish.key.as_bytes());
         field(wish.value.as_bytes());
     }
-    hex(&hash.finalize())
+    format!("{:x}", hash.finalize())
 }
 
 fn markers(state_dir: &Path, project: &Path, dockerfile: &Path) -> Vec<(String, PathBuf)> {
@@ -171,15 +171,7 @@ fn markers(state_dir: &Path, project: &Path, dockerfile: &Path) -> Vec<(String, 
 
 fn name_of(content: &[u8]) -> String {
     let content = &content[..content.len().min(usize::try_from(MOST).unwrap_or(usize::MAX))];
-    hex(&Sha256::digest(content))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _never_fails = write!(text, "{byte:02x}");
-        text
-    })
+    format!("{:x}", Sha256::digest(content))
 }
 
 #[cfg(test)]
