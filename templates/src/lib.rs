@@ -11,7 +11,7 @@ mod render;
 mod template;
 
 pub use render::{Value, Variables};
-pub use template::{Error, File, Question, Template, given};
+pub use template::{Error, File, Project, Question, Template, given};
 
 /// The agents' manifests: name and TOML.
 pub const AGENTS: &[(&str, &str)] = &[("claude", include_str!("../agents/claude.toml"))];

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::Error;
 
 /// What every template may use: answers that need no question of its own.
-pub(crate) const GIVEN: &[&str] = &["name", "language", "purpose", "agent", "files", "requirements"];
+pub(crate) const GIVEN: &[&str] =
+    &["name", "language", "purpose", "agent", "files", "requirements", "package_manager", "local_modules"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]

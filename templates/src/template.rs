@@ -217,17 +217,35 @@ fn collect(directory: &Path, below: &Path, depth: usize, files: &mut Vec<File>) 
     Ok(())
 }
 
+/// What a project says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Project {
+    /// The workspace's.
+    pub name: String,
+    pub language: String,
+    pub purpose: String,
+    pub agent: String,
+    /// The names at its top, and those in `requirements/` and `.yarn/`.
+    pub files: Vec<String>,
+    /// `NAME@VERSION` of package.json; empty if it names none.
+    pub package_manager: String,
+    /// The directories below the project that go.mod has modules replaced by.
+    pub local_modules: Vec<String>,
+}
+
 /// The variables that a project answers by itself.
 #[must_use]
-pub fn given(name: &str, language: &str, purpose: &str, agent: &str, files: Vec<String>) -> Variables {
-    let requirements = files.iter().filter(|file| is_requirements(file)).cloned().collect();
+pub fn given(project: Project) -> Variables {
+    let requirements = project.files.iter().filter(|file| is_requirements(file)).cloned().collect();
     let mut variables = Variables::default();
-    variables.set("name", Value::Text(name.to_owned()));
-    variables.set("language", Value::Text(language.to_owned()));
-    variables.set("purpose", Value::Text(purpose.to_owned()));
-    variables.set("agent", Value::Text(agent.to_owned()));
-    variables.set("files", Value::List(files));
+    variables.set("name", Value::Text(project.name));
+    variables.set("language", Value::Text(project.language));
+    variables.set("purpose", Value::Text(project.purpose));
+    variables.set("agent", Value::Text(project.agent));
+    variables.set("files", Value::List(project.files));
     variables.set("requirements", Value::List(requirements));
+    variables.set("package_manager", Value::Text(project.package_manager));
+    variables.set("local_modules", Value::List(project.local_modules));
     variables
 }
 
@@ -257,7 +275,13 @@ mod tests {
     }
 
     fn project() -> Variables {
-        given("shop", "python", PURPOSES[0], "claude", vec!["requirements.txt".into()])
+        given(Project {
+            name: "shop".into(),
+            language: "python".into(),
+            purpose: PURPOSES[0].into(),
+            files: vec!["requirements.txt".into()],
+            ..Project::default()
+        })
     }
 
     #[test]

@@ -3,12 +3,22 @@
 
 use std::path::Path;
 
-use templates::{LANGUAGES, PURPOSES, Template, Value, given};
+use templates::{LANGUAGES, PURPOSES, Project, Template, Value, given};
 
-fn rendered(language: &str, purpose: &str, files: &[&str]) -> String {
-    let template = Template::built_in(language).unwrap();
-    let files = files.iter().map(|file| (*file).to_owned()).collect();
-    let mut variables = given("shop", language, purpose, "claude", files);
+fn project(language: &str, purpose: &str, files: &[&str]) -> Project {
+    Project {
+        name: "shop".into(),
+        language: language.into(),
+        purpose: purpose.into(),
+        agent: "claude".into(),
+        files: files.iter().map(|file| (*file).to_owned()).collect(),
+        ..Project::default()
+    }
+}
+
+fn rendered(project: Project) -> String {
+    let template = Template::built_in(&project.language).unwrap();
+    let mut variables = given(project);
     for question in &template.questions {
         let answer = template.default_of(question, &variables).unwrap();
         variables.set(&question.name, Value::Text(answer));
@@ -31,7 +41,7 @@ fn compare(name: &str, seen: &str) {
 fn every_language_for_every_purpose() {
     for language in LANGUAGES {
         for purpose in PURPOSES {
-            compare(&format!("{language}-{}", purpose.replace(' ', "-")), &rendered(language, purpose, &[]));
+            compare(&format!("{language}-{}", purpose.replace(' ', "-")), &rendered(project(language, purpose, &[])));
         }
     }
 }
@@ -55,8 +65,23 @@ fn every_way_of_naming_dependencies() {
         ("java", "gradle", &["build.gradle.kts"]),
     ];
     for (language, way, files) in ways {
-        compare(&format!("{language}-by-{way}"), &rendered(language, "application", files));
+        compare(&format!("{language}-by-{way}"), &rendered(project(language, "application", files)));
     }
+}
+
+#[test]
+fn what_a_manifest_says_of_its_package_manager_and_of_its_own_modules() {
+    let by = |package_manager: &str, files: &[&str]| {
+        let mut project = project("node", "application", files);
+        project.package_manager = package_manager.into();
+        rendered(project)
+    };
+    compare("node-by-pnpm-of-a-version", &by("pnpm@9.15.4", &["package.json", "pnpm-lock.yaml"]));
+    compare("node-by-yarn-of-today", &by("yarn@4.5.3", &[".yarn/patches", ".yarnrc.yml", "package.json", "yarn.lock"]));
+    compare("node-by-yarn-of-a-version", &by("yarn@1.22.22", &["package.json", "yarn.lock"]));
+    let mut own = project("go", "application", &["go.mod", "go.sum"]);
+    own.local_modules = vec!["./money".into()];
+    compare("go-by-modules-of-its-own", &rendered(own));
 }
 
 /// A Dockerfile of ours is one: instructions only, no continuation that leads nowhere, nothing left of the template.
@@ -65,7 +90,7 @@ fn what_is_rendered_is_a_dockerfile() {
     for language in LANGUAGES {
         for purpose in PURPOSES {
             for files in [&[][..], &["package.json", "pyproject.toml", "go.mod", "Cargo.toml", "pom.xml"]] {
-                let text = rendered(language, purpose, files);
+                let text = rendered(project(language, purpose, files));
                 let dockerfile = text.split("──── ").find_map(|file| file.strip_prefix("Dockerfile\n")).unwrap();
                 assert!(!text.contains("{{") && !text.contains("{%"), "{text}");
                 let mut continued = false;

@@ -16,8 +16,8 @@ pub struct Sample {
     pub language: &'static str,
     /// The packages that stand for the published image, if there are such.
     pub packages: Option<&'static str>,
-    /// What makes them like it.
-    pub finish: &'static str,
+    /// Lines of a Dockerfile that make them like it.
+    pub lines: &'static str,
     pub files: &'static [(&'static str, &'static str)],
     pub tests: &'static [&'static str],
     /// A shell's line after which they fail, if it is the work tree that is tested and not an installed copy.
@@ -27,7 +27,7 @@ pub struct Sample {
 pub const PYTHON: Sample = Sample {
     language: "python",
     packages: Some("python3 python3-pip python-is-python3"),
-    finish: "rm -f /usr/lib/python3*/EXTERNALLY-MANAGED",
+    lines: "RUN rm -f /usr/lib/python3*/EXTERNALLY-MANAGED\n",
     files: &[
         (
             "pyproject.toml",
@@ -50,7 +50,7 @@ pub const PYTHON: Sample = Sample {
 pub const NODE: Sample = Sample {
     language: "node",
     packages: Some("nodejs npm"),
-    finish: "true",
+    lines: "",
     files: &[
         (
             "package.json",
@@ -69,10 +69,10 @@ pub const NODE: Sample = Sample {
 };
 
 /// The tools of a published image, from the distribution's packages; its name.
-fn stand_in(language: &str, packages: &str, finish: &str) -> String {
+fn stand_in(language: &str, packages: &str, lines: &str) -> String {
     let name = format!("vcoding-dev/{language}:bookworm");
     let dockerfile = format!(
-        "FROM debian:bookworm-slim\nRUN apt-get update && apt-get install -y --no-install-recommends {packages} && {finish} && rm -rf /var/lib/apt/lists/*\n",
+        "FROM debian:bookworm-slim\nRUN apt-get update && apt-get install -y --no-install-recommends {packages} && rm -rf /var/lib/apt/lists/*\n{lines}",
     );
     let mut build = Command::new("docker");
     build.args(["build", "-q", "-t", &name, "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -106,7 +106,7 @@ pub fn a_project_of(sample: &Sample, as_it_is: impl FnOnce(&Path) -> bool) {
             );
             return;
         };
-        build_on(&project, &stand_in(sample.language, packages, sample.finish));
+        build_on(&project, &stand_in(sample.language, packages, sample.lines));
     }
     world.ok(&project, &["up"]);
     let tests = [&["exec", "--"], sample.tests].concat();

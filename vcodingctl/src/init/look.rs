@@ -11,7 +11,7 @@ const MAX_MANIFEST: u64 = 256 * 1024;
 /// What is in it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// The names at its top and in `requirements/`, sorted.
+    /// The names at its top, in `requirements/` and in `.yarn/`, sorted.
     pub files: Vec<String>,
     pub language: &'static str,
     pub purpose: &'static str,
@@ -19,6 +19,10 @@ pub struct Look {
     pub signs: Vec<String>,
     /// How its tests are run, if it has some.
     pub tests: Option<&'static str>,
+    /// `NAME@VERSION` as package.json has it; empty if it has none.
+    pub package_manager: String,
+    /// The directories of the project that go.mod has modules replaced by.
+    pub local_modules: Vec<String>,
 }
 
 /// A language, by the names that speak for it: manifests and lock files, and the endings of sources.
@@ -104,7 +108,10 @@ pub fn at(directory: &Path) -> Look {
     let manifest = manifests(directory, &files);
     let mut look = of(files, &all, &manifest);
     look.files.extend(all.into_iter().filter(|name| name.starts_with("requirements/")));
+    look.files.extend(names(&directory.join(".yarn")).into_iter().map(|name| format!(".yarn/{name}")));
     look.files.sort();
+    look.package_manager = package_manager(&text_of(&directory.join("package.json"))).unwrap_or_default();
+    look.local_modules = local_modules(&text_of(&directory.join("go.mod")));
     look
 }
 
@@ -134,7 +141,8 @@ fn of(files: Vec<String>, all: &[String], manifest: &str) -> Look {
     }
     let (purpose, sign) = purpose(&files, all, manifest, language);
     seen.extend(sign);
-    Look { tests: tests(language, &files, all, manifest), files, language, purpose, signs: seen }
+    let tests = tests(language, &files, all, manifest);
+    Look { tests, files, language, purpose, signs: seen, ..Look::default() }
 }
 
 /// What it is for, and what else that was seen by.
@@ -205,21 +213,35 @@ fn manifests(directory: &Path, files: &[String]) -> String {
         "build.gradle",
         "build.gradle.kts",
     ];
-    let mut text = String::new();
-    for name in TOLD.iter().filter(|name| files.iter().any(|file| file == **name)) {
-        let mut bytes = Vec::new();
-        let path = directory.join(name);
-        // A fifo would never end.
-        let plain = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file());
-        if plain
-            && let Ok(file) = std::fs::File::open(&path)
-            && file.take(MAX_MANIFEST).read_to_end(&mut bytes).is_ok()
-        {
-            text.push_str(&String::from_utf8_lossy(&bytes));
-            text.push('\n');
-        }
+    let there = TOLD.iter().filter(|name| files.iter().any(|file| file == **name));
+    there.map(|name| text_of(&directory.join(name)) + "\n").collect()
+}
+
+/// Of a regular file; empty for anything else.
+fn text_of(path: &Path) -> String {
+    // A fifo would never end.
+    let plain = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
+    let mut bytes = Vec::new();
+    if plain && let Ok(file) = std::fs::File::open(path) {
+        let _what_could_be_read = file.take(MAX_MANIFEST).read_to_end(&mut bytes);
     }
-    text
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `packageManager` of package.json without its checksum, if it can stand in a Dockerfile as it is.
+fn package_manager(manifest: &str) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_str(manifest).ok()?;
+    let named = manifest.get("packageManager")?.as_str()?;
+    let (name, version) = named.split('+').next()?.split_once('@')?;
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    (plain(name) && plain(version) && version.starts_with(|c: char| c.is_ascii_digit()))
+        .then(|| format!("{name}@{version}"))
+}
+
+/// What go.mod has behind `=>` that is a directory here. What lies outside is in no copy of the project.
+fn local_modules(manifest: &str) -> Vec<String> {
+    let replaced = manifest.lines().filter_map(|line| line.split("//").next()?.split_once("=>"));
+    replaced.map(|(_, by)| by.trim()).filter(|by| by.starts_with("./")).map(str::to_owned).collect()
 }
 
 /// Without what is not UTF-8: no template can use that.
@@ -284,6 +306,24 @@ mod tests {
     fn a_dependency_is_a_word_of_its_own() {
         assert!(mentions("flask==3\n", "flask") && mentions("\"next\": \"15\"", "next"));
         assert!(!mentions("flask-login-extras", "flask") && !mentions("context", "next"));
+    }
+
+    #[test]
+    fn a_package_manager_is_taken_with_its_version_where_a_dockerfile_can_have_it() {
+        let of = |named: &str| package_manager(&format!("{{\"packageManager\": {named}}}"));
+        assert_eq!(of("\"pnpm@9.15.4+sha512.abc\""), Some("pnpm@9.15.4".into()));
+        assert_eq!(of("\"yarn@4.5.3\""), Some("yarn@4.5.3".into()));
+        for other in ["\"pnpm\"", "\"pnpm@\"", "\"pnpm@latest\"", "\"pnpm@9; rm -rf ~\"", "\"@9\"", "9", "{}"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(package_manager("no json"), None);
+    }
+
+    #[test]
+    fn modules_that_lie_in_the_project_are_told_from_those_elsewhere() {
+        let manifest = "module x\n\nreplace example.org/a => ./a\nreplace (\n\texample.org/b v1 => ./lib/b // ours\n\
+                        \texample.org/c => ../c\n\texample.org/d => example.org/e v1.0.0\n)\n// replace f => ./f\n";
+        assert_eq!(local_modules(manifest), ["./a", "./lib/b"]);
     }
 
     #[test]

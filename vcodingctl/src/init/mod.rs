@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use client::Places;
 use protocol::{Error, Kind, WorkspaceName};
 use serde::Serialize;
-use templates::{LANGUAGES, PURPOSES, Question, Template, Value, Variables};
+use templates::{LANGUAGES, PURPOSES, Project, Question, Template, Value, Variables};
 
 use crate::args::Init;
 use crate::ask;
@@ -116,7 +116,15 @@ impl Wizard<'_> {
             None => Template::built_in(&language).map_err(|e| unusable(&e))?,
         };
         let name = WorkspaceName::suggested_by(&directory.file_name().unwrap_or_default().to_string_lossy());
-        let mut answers = templates::given(name.as_str(), &language, &purpose, &agent, look.files);
+        let mut answers = templates::given(Project {
+            name: name.as_str().to_owned(),
+            language,
+            purpose,
+            agent,
+            files: look.files,
+            package_manager: look.package_manager,
+            local_modules: look.local_modules,
+        });
         self.check_set(&template)?;
         for question in &template.questions {
             let answer = self.answer(question, &template, &answers)?;
