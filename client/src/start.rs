@@ -14,6 +14,8 @@ use crate::{Client, Places};
 /// How long a state directory may be held by a daemon that does not listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(50);
+/// Before each line of a starting daemon that is for its user.
+pub const NOTICE: &str = "notice: ";
 /// What a daemon says that finds the directory taken.
 const LOCKED: &str = "another vcodingd";
 
@@ -47,11 +49,12 @@ fn announced(file: &Path) -> Option<PathBuf> {
 }
 
 /// Connects, starting a daemon first where none listens. With an explicit socket none is
-/// started: whoever names a socket means the daemon behind it.
+/// started: whoever names a socket means the daemon behind it. `told` hears what a daemon that is
+/// started here has to say to its user.
 ///
 /// # Errors
 /// [`Kind::DaemonUnreachable`] with what the daemon said when it did not start.
-pub fn connect_or_start(places: &Places) -> Result<Client, Error> {
+pub fn connect_or_start(places: &Places, told: &mut dyn FnMut(&str)) -> Result<Client, Error> {
     let first = match connect(places) {
         Ok(client) => return Ok(client),
         Err(e) if places.explicit_socket.is_some() => return Err(e),
@@ -63,7 +66,7 @@ pub fn connect_or_start(places: &Places) -> Result<Client, Error> {
     }
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match start().and_then(readiness) {
+        match start().and_then(|child| readiness(child, told)) {
             Ok(()) => return connect(places),
             Err(said) => {
                 // Another client's daemon may have won the lock, or one that is ending may hold it still.
@@ -71,13 +74,21 @@ pub fn connect_or_start(places: &Places) -> Result<Client, Error> {
                     return Ok(client);
                 }
                 if !said.contains(LOCKED) || Instant::now() >= deadline {
-                    return Err(Error::new(Kind::DaemonUnreachable, format!("vcodingd did not start: {said}"))
-                        .hint("vcodingctl daemon logs"));
+                    return Err(did_not_start(&said));
                 }
             }
         }
         std::thread::sleep(AGAIN);
     }
+}
+
+/// What the daemon said of why, with its hint if it had one.
+fn did_not_start(said: &str) -> Error {
+    let hint = said.lines().find_map(|line| line.strip_prefix("hint: ")).unwrap_or("vcodingctl daemon logs");
+    let why: Vec<&str> = said.lines().filter(|line| !line.starts_with("hint: ")).collect();
+    let why = why.join("\n");
+    let why = why.strip_prefix("error: ").unwrap_or(&why);
+    Error::new(Kind::DaemonUnreachable, format!("vcodingd did not start: {why}")).hint(hint)
 }
 
 /// Starts the program in the background.
@@ -109,15 +120,17 @@ pub fn daemon_program() -> PathBuf {
         .unwrap_or_else(|| OsStr::new("vcodingd").into())
 }
 
-/// A detached daemon writes `ready` to its standard output once it listens, and then closes
-/// both pipes; one that cannot start says why on standard error and exits.
-fn readiness(mut child: Child) -> Result<(), String> {
+/// A detached daemon writes its notices and `ready` to its standard output once it listens, and then
+/// closes both pipes; one that cannot start says why on standard error and exits.
+fn readiness(mut child: Child, told: &mut dyn FnMut(&str)) -> Result<(), String> {
     let out = child.stdout.take().expect("stdout was piped");
     let err = child.stderr.take().expect("stderr was piped");
-    let mut line = String::new();
-    let ready = BufReader::new(out).read_line(&mut line).is_ok() && line.trim_end() == "ready";
-    if ready {
-        return Ok(());
+    for line in BufReader::new(out).lines().map_while(Result::ok) {
+        match line.strip_prefix(NOTICE) {
+            Some(notice) => told(notice),
+            None if line == "ready" => return Ok(()),
+            None => {}
+        }
     }
     let mut said = String::new();
     for line in BufReader::new(err).lines().map_while(Result::ok).take(20) {

@@ -28,6 +28,9 @@ pub struct DaemonStatus {
     pub state_dir: PathBuf,
     pub workspaces: u32,
     pub running: u32,
+    /// What it found lost at its start, and what came back: a line each, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// What stands in `<state>/daemon.json`, by which a client finds the socket.

@@ -258,6 +258,11 @@ fn quoted(word: &str) -> String {
 }
 
 /// Standard error; that nobody reads it is no reason to fail.
+/// What a daemon that was just started has to say; it is said once, and even when quiet.
+pub fn of_the_daemon(notice: &str) {
+    to_terminal(&format!("warning: {}\n", one_line(notice)));
+}
+
 fn to_terminal(text: &str) {
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());

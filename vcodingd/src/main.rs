@@ -1,5 +1,6 @@
 //! `vcodingd`: keeps guests resident, and answers on a Unix socket.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use vcodingd::daemon::{self, Options};
@@ -23,9 +24,14 @@ Environment:
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "before there is a log, this is the only mouth")]
 fn main() -> ExitCode {
     let mut options = Options::default();
-    for argument in std::env::args_os().skip(1) {
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--detach") => options.detach = true,
+            // Not for people: it is asked by a daemon that starts after one which ended at this.
+            Some(daemon::CHECK_STORE) => {
+                return ExitCode::from(daemon::check_store(&PathBuf::from(arguments.next().unwrap_or_default())));
+            }
             Some("--version") => {
                 println!("vcodingd {}", env!("CARGO_PKG_VERSION"));
                 return ExitCode::SUCCESS;

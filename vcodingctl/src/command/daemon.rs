@@ -90,6 +90,9 @@ fn status(daemon: &mut client::Client, session: &Session, printer: &Printer) -> 
     printer.line(&format!("socket      {}", start::socket(&session.places).display()));
     printer.line(&format!("state       {}", status.state_dir.display()));
     printer.line(&format!("workspaces  {}, {} running", status.workspaces, status.running));
+    for notice in &status.notices {
+        printer.warn(&one_line(notice));
+    }
     Ok(0)
 }
 

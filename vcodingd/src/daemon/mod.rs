@@ -4,10 +4,12 @@ mod instance;
 mod logging;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::Places;
+use client::start::NOTICE;
 use protocol::{Error, Kind, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,11 +20,13 @@ use crate::egress::Client;
 use crate::provider::docker::Docker;
 use crate::rpc::{self, listener};
 use crate::secrets::Secrets;
-use crate::store::Store;
-use crate::workspace::{KnownRuns, Points, Registry, Shared, open_store};
+use crate::store::{SetAside, Store};
+use crate::workspace::{KnownRuns, Points, Recovered, Registry, Shared, failure_chain as chain, open_store};
 
 /// After the last call has been abandoned, the rooms have this long to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// What came back of a store that was set aside, beside it.
+const REPORT: &str = "recovered.json";
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
@@ -60,9 +64,9 @@ pub fn main(options: Options) -> Result<(), Error> {
     let shutdown = CancellationToken::new();
     let ended = runtime.block_on(async {
         end_on_signals(&shutdown)?;
-        run(&places, inherited, shutdown, || {
+        run(&places, inherited, shutdown, |notices| {
             instance.announce(&places)?;
-            ready(options.detach)
+            ready(options.detach, notices)
         })
         .await
     });
@@ -80,20 +84,23 @@ pub async fn run(
     places: &Places,
     inherited: Option<std::os::unix::net::UnixListener>,
     shutdown: CancellationToken,
-    listening: impl FnOnce() -> Result<(), Error>,
+    listening: impl FnOnce(&[String]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let failed = |what: &str, e: &dyn std::error::Error| Error::new(Kind::Internal, format!("{what}: {e}"));
-    let store = Store::open(&places.state.join("db")).map_err(|e| failed("the state cannot be read", &e))?;
+    let failed = |what: &str, e: &dyn std::error::Error| Error::new(Kind::Internal, format!("{what}: {}", chain(e)));
+    let (store, aside) = Store::open_or_set_aside(&places.state.join("db"), in_a_process_of_its_own)
+        .map_err(|e| failed("the state cannot be read", &e))?;
     let (audit, audit_writer) = Audit::start(&places.state.join("audit")).map_err(|e| failed("no audit log", &e))?;
     let shared = shared(places, &store)?;
     let owners = CancellationToken::new();
-    let registry = Arc::new(Registry::recover(Arc::new(shared), owners.clone())?);
+    let (registry, recovered) = Registry::recover(Arc::new(shared), owners.clone()).await?;
+    let registry = Arc::new(registry);
+    let notices = notices(aside, &recovered);
     let socket = match inherited {
         Some(socket) => listener::adopt(socket),
         None => listener::bind(&places.socket),
     };
     let socket = socket.map_err(|e| failed("the socket cannot be made", &e))?;
-    listening()?;
+    listening(&notices)?;
     tracing::info!(socket = %places.socket.display(), version = env!("CARGO_PKG_VERSION"), "listening");
 
     let context = Arc::new(rpc::Context {
@@ -101,6 +108,7 @@ pub async fn run(
         registry: registry.clone(),
         places: places.clone(),
         started: Timestamp::now(),
+        notices,
         shutdown: shutdown.clone(),
     });
     // On a worker, beside the tasks it makes: from here every connection would cost two more threads' wake-ups.
@@ -122,6 +130,57 @@ pub async fn run(
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// What is said to whoever starts this daemon; the report lies beside what was set aside, too.
+fn notices(aside: Option<SetAside>, recovered: &Recovered) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let Some(SetAside { why, path }) = aside {
+        let report = serde_json::json!({"time": Timestamp::now(), "why": why, "recovered": recovered});
+        if let Err(error) = std::fs::write(path.join(REPORT), report.to_string()) {
+            tracing::warn!(%error, "no report was written");
+        }
+        notices.push(format!("the store could not be read ({why}) and was set aside as {}", path.display()));
+    }
+    notices.extend(recovered.notices());
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
+    notices
+}
+
+/// Whether a store can be read, found out where nothing is lost if that ends the process.
+fn in_a_process_of_its_own(store: &Path) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let tried = std::process::Command::new(program).arg(CHECK_STORE).arg(store).output().map_err(|e| e.to_string())?;
+    let said = String::from_utf8_lossy(&tried.stderr);
+    let said: String = said.lines().next().unwrap_or_default().chars().take(300).collect();
+    match tried.status.code() {
+        // What is wrong besides (it is in use, the disk is full) is found again by whoever asks.
+        Some(code) if code != i32::from(DAMAGED) && code != PANICKED => Ok(()),
+        _ if said.is_empty() => Err(format!("reading it ended with {}", tried.status)),
+        _ => Err(said),
+    }
+}
+
+/// The option of [`check_store`].
+pub const CHECK_STORE: &str = "--check-store";
+
+/// Exit status: damaged.
+const DAMAGED: u8 = 65;
+/// Rust's, for a panic that ends the program without aborting it.
+const PANICKED: i32 = 101;
+
+/// Reads a whole store and says on standard error what is wrong; the exit status.
+#[expect(clippy::print_stderr, reason = "the answer to the daemon that asks")]
+pub fn check_store(path: &Path) -> u8 {
+    match Store::open(path).and_then(|store| store.read_whole()) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("{error}");
+            if error.is_damage() { DAMAGED } else { 1 }
+        }
+    }
 }
 
 /// What the rooms below share.
@@ -173,10 +232,13 @@ fn tell_manager(state: sd_notify::NotifyState<'_>) {
 
 /// Tells whoever started a detached daemon that it listens, and lets go of its pipes.
 #[expect(clippy::print_stdout, reason = "the one word that the starting client waits for")]
-fn ready(detach: bool) -> Result<(), Error> {
+fn ready(detach: bool, notices: &[String]) -> Result<(), Error> {
     tell_manager(sd_notify::NotifyState::Ready);
     if !detach {
         return Ok(());
+    }
+    for notice in notices {
+        println!("{NOTICE}{}", notice.replace(['\n', '\r'], " "));
     }
     println!("ready");
     let lost = |e: std::io::Error| Error::new(Kind::Internal, format!("/dev/null: {e}"));

@@ -1,7 +1,12 @@
 //! State that survives: sled, one typed table a record type.
 //!
-//! A record is one version byte and JSON. A write is acknowledged after a flush: an unflushed
-//! insert is lost by `kill -9`. One daemon owns the directory (its lock is held by `daemon`).
+//! A record is one version byte and JSON; one of an earlier version is read as the current one
+//! ([`Record::upgrade`]) and written as such with its next change. A write is acknowledged after a
+//! flush: an unflushed insert is lost by `kill -9`. One daemon owns the directory (its lock is held
+//! by `daemon`).
+//!
+//! What cannot be read is set aside ([`Store::open_or_set_aside`]): everything in it lies beside the
+//! workspaces and runs too, and comes back from there.
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -25,6 +30,34 @@ pub enum Error {
     NewerRecord { table: &'static str, key: String, found: u8 },
     #[error("record {key} of {table} cannot be read: {why}")]
     Unreadable { table: &'static str, key: String, why: String },
+    #[error("the store at {path} cannot be set aside")]
+    Kept { path: PathBuf, source: std::io::Error },
+}
+
+impl Error {
+    /// Whether what lies on disk is no store, or no whole one; trying again will not help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, NotADirectory, UnexpectedEof};
+        let Self::Database { source, .. } = self else { return false };
+        match source {
+            sled::Error::Io(error) => {
+                matches!(error.kind(), InvalidData | InvalidInput | NotADirectory | UnexpectedEof)
+            }
+            sled::Error::CollectionNotFound(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::ReportableBug(_)
+            | sled::Error::Corruption { .. } => true,
+        }
+    }
+}
+
+/// A store that could not be read, and was put where nobody needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    pub why: String,
+    /// Where it lies now.
+    pub path: PathBuf,
 }
 
 /// A type that is kept in a table of its own.
@@ -34,6 +67,20 @@ pub trait Record: Serialize + DeserializeOwned + Send + Sync {
     const VERSION: u8;
     /// The key, stable over the record's life.
     fn key(&self) -> String;
+
+    /// What a record of an earlier version is in the current one.
+    fn upgrade(record: serde_json::Value, from: u8) -> serde_json::Value {
+        let _same_form = from;
+        record
+    }
+}
+
+/// A record as JSON of version `from`.
+///
+/// # Errors
+/// What does not fit.
+pub fn read_record<R: Record>(json: serde_json::Value, from: u8) -> serde_json::Result<R> {
+    serde_json::from_value(if from < R::VERSION { R::upgrade(json, from) } else { json })
 }
 
 /// The database.
@@ -70,6 +117,67 @@ impl Store {
             }
         }
         Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// Opens the store in `path`; one that cannot be read is set aside, and an empty one made.
+    /// Blocking.
+    ///
+    /// `trial` opens and reads it in a process of its own: sled may end the process over a damaged
+    /// file. It is asked only where an earlier opening did not come to its end.
+    ///
+    /// # Errors
+    /// [`Error::NewerSchema`] and [`Error::Database`]: nothing is wrong with the store itself (another
+    /// process has it, the disk is full). [`Error::Kept`].
+    pub fn open_or_set_aside(
+        path: &Path,
+        trial: impl FnOnce(&Path) -> Result<(), String>,
+    ) -> Result<(Self, Option<SetAside>), Error> {
+        let kept = |source| Error::Kept { path: path.to_owned(), source };
+        // There while a daemon opens the store; one that it ended at leaves it behind.
+        let marker = path.with_extension("opening");
+        let tried = match marker.exists() {
+            true => trial(path),
+            false => Ok(()),
+        };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(kept)?;
+        }
+        std::fs::write(&marker, "").map_err(kept)?;
+        let opened = match tried {
+            Err(why) => Err(why),
+            Ok(()) => match Self::open(path).and_then(|store| store.read_whole().map(|()| store)) {
+                Ok(store) => Ok((store, None)),
+                Err(error) if error.is_damage() => Err(chain(&error)),
+                Err(error) => {
+                    std::fs::remove_file(&marker).map_err(kept)?;
+                    return Err(error);
+                }
+            },
+        };
+        let result = match opened {
+            Ok(whole) => whole,
+            Err(why) => {
+                let aside = free_place_beside(path);
+                std::fs::rename(path, &aside).map_err(kept)?;
+                (Self::open(path)?, Some(SetAside { why, path: aside }))
+            }
+        };
+        std::fs::remove_file(&marker).map_err(kept)?;
+        Ok(result)
+    }
+
+    /// Whether everything in it can be got at. Blocking.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn read_whole(&self) -> Result<(), Error> {
+        for name in self.db.tree_names() {
+            let tree = self.db.open_tree(name).map_err(|source| self.database(source))?;
+            for entry in &tree {
+                entry.map_err(|source| self.database(source))?;
+            }
+        }
+        Ok(())
     }
 
     /// The table of `R`.
@@ -156,6 +264,14 @@ impl<R: Record> Table<R> {
         Ok(records)
     }
 
+    /// Whether there is a record of this key.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn contains(&self, key: &str) -> Result<bool, Error> {
+        self.tree.contains_key(key).map_err(|e| self.database(e))
+    }
+
     async fn flush(&self) -> Result<(), Error> {
         self.tree.flush_async().await.map(|_| ()).map_err(|e| self.database(e))
     }
@@ -171,13 +287,25 @@ fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Error> {
         Some((version, _)) if *version > R::VERSION => {
             Err(Error::NewerRecord { table: R::TABLE, key: key(), found: *version })
         }
-        Some((_, json)) => serde_json::from_slice(json).map_err(|e| Error::Unreadable {
-            table: R::TABLE,
-            key: key(),
-            why: e.to_string(),
-        }),
+        Some((version, json)) => {
+            let unreadable =
+                |e: serde_json::Error| Error::Unreadable { table: R::TABLE, key: key(), why: e.to_string() };
+            let json = serde_json::from_slice(json).map_err(unreadable)?;
+            read_record(json, *version).map_err(unreadable)
+        }
         None => Err(Error::Unreadable { table: R::TABLE, key: key(), why: "it is empty".into() }),
     }
+}
+
+/// A name for what is set aside, by the day and the time.
+fn free_place_beside(path: &Path) -> PathBuf {
+    let now: String = protocol::Timestamp::now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+    path.with_extension(format!("unreadable-{now}"))
+}
+
+fn chain(error: &Error) -> String {
+    let source = std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));
+    format!("{error}{source}")
 }
 
 #[cfg(test)]

@@ -146,6 +146,11 @@ impl Timeline {
         *self.history.lock().unwrap_or_else(PoisonError::into_inner) = Slot::Unopened;
     }
 
+    /// Whether its directory is there.
+    pub fn is_there(&self) -> bool {
+        self.paths.host.join("history.git").is_dir()
+    }
+
     pub async fn ends(&self) -> Result<Ends, Error> {
         self.with(|history, _| ends(history)).await
     }
@@ -225,6 +230,16 @@ impl Timeline {
             let Some(head) = history.head()? else { return Ok(Vec::new()) };
             let Some(home) = history.applied()?.or(history.base()?) else { return Ok(Vec::new()) };
             Ok(history.diff(home, head, &[])?.files.into_iter().map(change).collect())
+        })
+        .await
+    }
+
+    /// Makes the empty directory `tree` what the newest checkpoint holds, and appends a checkpoint that
+    /// says so.
+    pub async fn bring_back(&self, tree: PathBuf) -> Result<(), Error> {
+        self.with(move |history, paths| {
+            let newest = history.resolve("@")?.id;
+            history.rollback(&tree, paths.owner, newest, &[], &Cause::of("recovery").meta()).map(drop)
         })
         .await
     }

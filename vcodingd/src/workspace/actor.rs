@@ -15,7 +15,7 @@ use super::active::{ActiveRuns, Over};
 use super::handle::{Command, Handle, Reply, UpDone};
 use super::machine::{self, Intent, Operation, Step};
 use super::points::Side;
-use super::record::{self, Places, Rest, WorkspaceRecord};
+use super::record::{Places, Rest, WorkspaceRecord};
 use super::steps::Told;
 use super::{Say, Shared, Snapshot, failure};
 use crate::provider::Walls;
@@ -68,6 +68,7 @@ pub(super) fn spawn(
         view: view_of(&record, &ends, 0, false),
         pool: None,
         wall: None,
+        made: record.rest != Rest::New,
         musl: record.image.as_ref().is_some_and(|i| i.musl),
         models: record.models.clone(),
         run: record.run.clone(),
@@ -307,6 +308,7 @@ impl Actor {
                 .hint("vcodingctl runs"));
         }
         self.lose_runs_of_a_gone_guest().await;
+        self.look_at_history().await?;
         // Of a workspace that is there, only the guest is made to run again.
         let no_image = match &self.record.image {
             // An engine that does not answer says nothing about images.
@@ -340,6 +342,8 @@ impl Actor {
             return false;
         };
         self.record.rest == Rest::Ready
+            && self.places.mounted_are_there()
+            && self.timeline.is_there()
             && self.shared.provider.init_process(&self.record.id).await.is_ok_and(|init| init == walls.init)
     }
 
@@ -372,18 +376,13 @@ impl Actor {
             self.look_at_history()
                 .await
                 .map_err(|e| e.hint("vcodingctl destroy --force, if nothing of it is wanted"))?;
-            if self.ends.base.is_some() {
+            if self.ends.base.is_some() && !self.places.mounted_are_there() {
+                // What is gone cannot be recorded: the newest checkpoint is all there is.
+                self.needs_to_be_home().await?;
+            } else if self.ends.base.is_some() {
                 self.checkpoint(Cause::of("destroy"), Activity::Running).await?;
             } else if self.record.rest != Rest::New {
-                let tree = self.places.tree();
-                return Err(Error::new(
-                    Kind::UnappliedWork,
-                    format!(
-                        "the history of workspace {} is gone, and nobody knows what its work tree holds",
-                        self.record.name
-                    ),
-                )
-                .hint(format!("look into {}; vcodingctl destroy --force ends it", tree.display())));
+                return Err(self.history_is_gone(Kind::UnappliedWork));
             }
             self.needs_to_be_home().await?;
         }
@@ -445,9 +444,20 @@ impl Actor {
         Ok(made)
     }
 
+    pub(super) fn history_is_gone(&self, kind: Kind) -> Error {
+        let (name, tree) = (&self.record.name, self.places.tree());
+        let message =
+            format!("the history of workspace {name} is gone; its work tree was left alone: {}", tree.display());
+        Error::new(kind, message)
+            .hint("copy from there what you need; then vcodingctl destroy --force, and vcodingctl up")
+    }
+
     fn needs_history(&self) -> Result<(), Error> {
-        if self.ends.base.is_some() {
+        if self.ends.base.is_some() && self.timeline.is_there() {
             return Ok(());
+        }
+        if self.record.rest != Rest::New {
+            return Err(self.history_is_gone(Kind::Internal));
         }
         Err(Error::new(Kind::WorkspaceNotRunning, format!("workspace {} has no work tree yet", self.record.name))
             .hint("vcodingctl up"))
@@ -505,7 +515,9 @@ impl Actor {
 
     /// Reads the ends of the history again.
     pub(super) async fn look_at_history(&mut self) -> Result<(), Error> {
-        if !self.places.host().join("history.git").exists() {
+        if !self.timeline.is_there() {
+            self.ends = Ends::default();
+            self.publish();
             return Ok(());
         }
         self.ends = self.timeline.ends().await.map_err(|e| failure::of_timeline(&e))?;
@@ -515,15 +527,18 @@ impl Actor {
 
     /// The record, durable in the store and beside the history.
     pub(super) async fn save(&mut self) -> Result<(), Error> {
+        self.record.revision += 1;
         let (record, host) = (self.record.clone(), self.places.host());
         super::steps::blocking(move || {
-            // Before the first step made the directories there is only the store.
             if !host.is_dir() {
-                return Ok(());
+                // Before the first step made the directories there is only the store.
+                if record.rest == Rest::New {
+                    return Ok(());
+                }
+                // Deleted behind our back; without a record there its container is nobody's.
+                std::fs::create_dir_all(&host).map_err(|e| failure::of_file(&host, &e))?;
             }
-            let path = host.join("record.json");
-            let text = serde_json::to_vec(&record).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-            record::write_synced(&path, 0o600, &text).map_err(|e| failure::of_file(&path, &e))
+            record.write_copy(&host)
         })
         .await?;
         self.shared.workspaces.put(&self.record).await.map_err(|e| failure::of_store(&e))
@@ -535,6 +550,7 @@ impl Actor {
             view: view_of(&self.record, &self.ends, self.runs.count(), self.pool.is_some()),
             pool: self.pool.clone(),
             wall: self.wall.clone(),
+            made: self.record.rest != Rest::New,
             musl: self.record.image.as_ref().is_some_and(|i| i.musl),
             models: self.record.models.clone(),
             run: self.record.run.clone(),

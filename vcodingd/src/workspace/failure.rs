@@ -118,6 +118,9 @@ fn of_history(error: &history::Error) -> Error {
         }
         E::BranchCheckedOut { .. } => (Kind::BranchExists, "vcodingctl apply --branch ANOTHER-NAME"),
         E::Io { source, .. } if source.raw_os_error() == Some(28) => (Kind::NoSpace, "df -h"),
+        E::Files(fs::Error::NotFound { .. }) => {
+            (Kind::WorkspaceNotRunning, "vcodingctl up brings it back as it was at @")
+        }
         E::Io { .. } | E::Files(_) | E::Git { .. } => (Kind::Internal, "df -h; vcodingctl daemon status"),
     };
     Error::new(kind, chain(error)).hint(hint)

@@ -202,7 +202,13 @@ impl Handle {
 
     /// Checkpoints, newest first.
     pub async fn checkpoints(&self, limit: usize) -> Result<Vec<CheckpointView>, Error> {
-        if self.snapshot().view.base.is_none() {
+        let snapshot = self.snapshot();
+        // Neither made anew by a look, nor shown as empty.
+        if snapshot.made && !self.timeline.is_there() {
+            let message = format!("the history of workspace {} is gone", snapshot.view.name);
+            return Err(Error::new(Kind::Internal, message).hint("vcodingctl up"));
+        }
+        if snapshot.view.base.is_none() {
             return Ok(Vec::new());
         }
         self.timeline.list(limit).await.map_err(|e| failure::of_timeline(&e))

@@ -58,7 +58,7 @@ pub enum Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// The workspace's directories, owned as they must be.
+    /// The workspace's directories, owned as they must be; a lost work tree as the newest checkpoint has it.
     Directories,
     /// The user's Dockerfile as an image.
     Image,
@@ -104,7 +104,7 @@ impl Operation {
             Self::Up { rebuild: true } => {
                 &[Directories, Image, Copy, Disconnect, Remove, Files, Create, Start, Connect]
             }
-            Self::Start => &[Files, Create, Start, Connect],
+            Self::Start => &[Directories, Files, Create, Start, Connect],
             Self::Stop => &[EndRuns, Disconnect, Halt, Checkpoint],
             Self::Destroy { purge: true, force: true } => &[EndRuns, Disconnect, Remove, PutAway],
             Self::Destroy { .. } => &[EndRuns, Disconnect, Remove, Checkpoint, PutAway],

@@ -24,6 +24,7 @@ mod helper;
 mod machine;
 mod points;
 mod record;
+mod recovery;
 mod registry;
 mod rollback;
 mod steps;
@@ -39,10 +40,11 @@ use tokio::sync::mpsc;
 
 pub use active::{KnownRuns, RunEntry};
 pub use agent::open_store;
-pub use failure::of_secrets as failure_of_secrets;
+pub use failure::{chain as failure_chain, of_secrets as failure_of_secrets};
 pub use handle::Handle;
 pub use points::Points;
 pub use record::WorkspaceRecord;
+pub use recovery::Recovered;
 pub use registry::Registry;
 
 use crate::provider::Provider;
@@ -76,6 +78,8 @@ pub struct Snapshot {
     /// The way in, while its guest is ready.
     pub pool: Option<Pool>,
     pub wall: Option<Wall>,
+    /// Its first `up` came to its end.
+    pub made: bool,
     /// What its image was built on, and vcoding.toml's wishes for agents.
     pub musl: bool,
     pub models: std::collections::BTreeMap<String, String>,

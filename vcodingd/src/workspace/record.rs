@@ -1,22 +1,31 @@
 //! What is kept of a workspace: in the store, and beside its history as `record.json`, so that a
 //! lost store can be rebuilt.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::{Timestamp, WorkspaceId, WorkspaceName};
+use protocol::{Kind, Timestamp, WorkspaceId, WorkspaceName};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::failure;
 use super::machine::Intent;
 use crate::config::Run;
 use crate::provider::{GuestSpec, ImageId, Limits, User};
 use crate::store;
 
+/// The copy beside the history.
+const COPY: &str = "record.json";
+/// A longer one is none of ours.
+const MAX_COPY: u64 = 4 << 20;
+
 /// A workspace, as it survives the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkspaceRecord {
     pub id: WorkspaceId,
+    /// Grows with every change: of two records the later.
+    pub revision: u64,
     pub name: WorkspaceName,
     /// The project's real path.
     pub project: PathBuf,
@@ -87,14 +96,57 @@ pub struct LimitsRecord {
 
 impl store::Record for WorkspaceRecord {
     const TABLE: &'static str = "workspaces";
-    const VERSION: u8 = 1;
+    /// 2: `revision`.
+    const VERSION: u8 = 2;
 
     fn key(&self) -> String {
         self.id.to_string()
     }
+
+    fn upgrade(mut record: Value, from: u8) -> Value {
+        if let (0..=1, Value::Object(fields)) = (from, &mut record) {
+            fields.insert("revision".into(), 0.into());
+        }
+        record
+    }
+}
+
+/// The copy's form.
+#[derive(Serialize)]
+struct Copy<'a> {
+    version: u8,
+    #[serde(flatten)]
+    record: &'a WorkspaceRecord,
 }
 
 impl WorkspaceRecord {
+    /// Writes the copy into the directory that no guest sees; durable when this returns. Blocking.
+    ///
+    /// # Errors
+    /// The path is in the error.
+    pub fn write_copy(&self, host: &Path) -> Result<(), protocol::Error> {
+        let path = host.join(COPY);
+        let copy = Copy { version: <Self as store::Record>::VERSION, record: self };
+        let text = serde_json::to_vec(&copy).map_err(|e| protocol::Error::new(Kind::Internal, e.to_string()))?;
+        write_synced(&path, 0o600, &text).map_err(|e| failure::of_file(&path, &e))
+    }
+
+    /// Reads the copy, of this version or an earlier one.
+    ///
+    /// # Errors
+    /// What cannot be read, is no record, or was written by a newer daemon.
+    pub fn read_copy(host: &Path) -> std::io::Result<Self> {
+        let mut text = Vec::new();
+        std::fs::File::open(host.join(COPY))?.take(MAX_COPY).read_to_end(&mut text)?;
+        let copy: Value = serde_json::from_slice(&text)?;
+        // The first version did not say so.
+        let version = copy.get("version").and_then(Value::as_u64).unwrap_or(1);
+        match u8::try_from(version) {
+            Ok(version) if version <= <Self as store::Record>::VERSION => Ok(store::read_record(copy, version)?),
+            _ => Err(std::io::Error::other(format!("it was written by a newer vcodingd (version {version})"))),
+        }
+    }
+
     pub fn user(&self) -> User {
         User { uid: self.uid, gid: self.gid }
     }
@@ -156,6 +208,12 @@ impl Places {
         self.own.join("etc")
     }
 
+    /// Whether what a guest writes to is where it is mounted from.
+    pub fn mounted_are_there(&self) -> bool {
+        let there = |path: PathBuf| std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+        there(self.tree()) && there(self.home()) && there(self.run())
+    }
+
     /// Never mounted.
     pub fn host(&self) -> PathBuf {
         self.own.join("host")
@@ -196,13 +254,21 @@ mod tests {
         assert_eq!(RELAY_PORT.to_string(), RELAY_PORT_TEXT);
     }
 
-    /// A record of the first version stays readable.
+    /// A copy of the first version stays readable, and is written as one of this.
     #[test]
-    fn a_record_of_version_1_is_read() {
-        let text = include_str!("testdata/record-1.json");
-        let record: WorkspaceRecord = serde_json::from_str(text).unwrap();
-        assert_eq!(record.name.as_str(), "shop");
-        assert_eq!(record.rest, Rest::Ready);
-        assert_eq!(serde_json::to_value(&record).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+    fn a_copy_of_version_1_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let first: Value = serde_json::from_str(include_str!("testdata/record-1.json")).unwrap();
+        std::fs::write(dir.path().join(COPY), first.to_string()).unwrap();
+        let record = WorkspaceRecord::read_copy(dir.path()).unwrap();
+        assert_eq!((record.name.as_str(), record.rest, record.revision), ("shop", Rest::Ready, 0));
+        record.write_copy(dir.path()).unwrap();
+        let mut written: Value = serde_json::from_slice(&std::fs::read(dir.path().join(COPY)).unwrap()).unwrap();
+        assert_eq!(WorkspaceRecord::read_copy(dir.path()).unwrap(), record);
+        let fields = written.as_object_mut().unwrap();
+        assert_eq!((fields.remove("version"), fields.remove("revision")), (Some(2.into()), Some(0.into())));
+        assert_eq!(written, first);
+        std::fs::write(dir.path().join(COPY), r#"{"version":3,"id":"new"}"#).unwrap();
+        assert!(WorkspaceRecord::read_copy(dir.path()).unwrap_err().to_string().contains("newer vcodingd"));
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor;
 use super::handle::Handle;
 use super::record::{LimitsRecord, Places, Rest, WorkspaceRecord};
+use super::recovery::{self, Recovered};
 use super::{Say, Shared, consent, failure, trash};
 use crate::agents::{self, Libc};
 use crate::config;
@@ -62,11 +63,13 @@ struct Entry {
 
 impl Registry {
     /// Reads every record and starts its owner, which finishes what was under way. Returns before
-    /// that is done: a call to a workspace waits for its turn.
+    /// that is done: a call to a workspace waits for its turn. What the store has lost comes back
+    /// first.
     ///
     /// # Errors
-    /// If the store cannot be read.
-    pub fn recover(shared: Arc<Shared>, shutdown: CancellationToken) -> Result<Self, Error> {
+    /// If the store cannot be read or written.
+    pub async fn recover(shared: Arc<Shared>, shutdown: CancellationToken) -> Result<(Self, Recovered), Error> {
+        let recovered = recovery::reconcile(&shared).await?;
         let own = vec![shared.state_dir.clone(), shared.config_dir.clone()];
         let registry = Self { shared, own, inner: Mutex::default(), shutdown };
         for record in registry.shared.workspaces.list().map_err(|e| failure::of_store(&e))? {
@@ -81,7 +84,7 @@ impl Registry {
         if swept > 0 {
             tracing::info!(swept, "destroyed workspaces were kept long enough");
         }
-        Ok(registry)
+        Ok((registry, recovered))
     }
 
     fn adopt(&self, record: WorkspaceRecord) -> Handle {
@@ -447,6 +450,7 @@ fn new_record(
     let (uid, gid) = user_of_guest(inner)?;
     Ok(WorkspaceRecord {
         id: new_id()?,
+        revision: 0,
         name,
         project: project.to_owned(),
         created: Timestamp::now(),

@@ -114,6 +114,9 @@ impl Actor {
 
     async fn directories(&mut self) -> Result<(), Error> {
         let places = self.places.clone();
+        if self.record.rest != Rest::New && !places.mounted_are_there() {
+            self.bring_back_what_is_gone().await?;
+        }
         let user = self.record.user();
         blocking(move || {
             let make = |path: &Path, mode: u32| {
@@ -131,6 +134,30 @@ impl Actor {
             Ok(())
         })
         .await
+    }
+
+    /// Directories of a workspace were deleted behind our back: the guest that has them mounted ends,
+    /// and the work tree is again what the newest checkpoint holds.
+    async fn bring_back_what_is_gone(&mut self) -> Result<(), Error> {
+        tracing::warn!(workspace = %self.record.id, "directories of a workspace are gone");
+        self.disconnect().await;
+        self.shared.provider.remove(&self.record.id).await.map_err(|e| failure::of_provider(&e))?;
+        self.lose_runs_of_a_gone_guest().await;
+        let (tree, user) = (self.places.tree(), self.record.user());
+        if tree.is_dir() || self.ends.head.is_none() {
+            return Ok(());
+        }
+        // Whole, or not there: an empty one would be taken for somebody's work.
+        let fresh = tree.with_extension("new");
+        let (path, made) = (fresh.clone(), fresh.clone());
+        blocking(move || {
+            std::fs::create_dir_all(&path).map_err(|e| failure::of_file(&path, &e))?;
+            std::os::unix::fs::lchown(&path, Some(user.uid), Some(user.gid)).map_err(|e| failure::of_file(&path, &e))
+        })
+        .await?;
+        self.timeline.bring_back(made).await.map_err(|e| failure::of_timeline(&e))?;
+        blocking(move || std::fs::rename(&fresh, &tree).map_err(|e| failure::of_file(&tree, &e))).await?;
+        self.look_at_history().await
     }
 
     /// The image of the record, made if it is not there. Once it is, only `rebuild` looks at the
@@ -240,15 +267,7 @@ impl Actor {
     async fn copy(&mut self, told: &mut Told) -> Result<Option<String>, Error> {
         if self.record.rest != Rest::New && self.ends.base.is_none() {
             // An import begins with an empty work tree; this one may hold all that is left of somebody's work.
-            return Err(Error::new(
-                Kind::Internal,
-                format!(
-                    "the history of workspace {} is gone; its work tree was left alone: {}",
-                    self.record.name,
-                    self.places.tree().display()
-                ),
-            )
-            .hint("copy from there what you need; then vcodingctl destroy --force, and vcodingctl up"));
+            return Err(self.history_is_gone(Kind::Internal));
         }
         let project = self.record.project.clone();
         let made = blocking(move || {

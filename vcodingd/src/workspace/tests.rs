@@ -2,4 +2,5 @@
 
 mod kill;
 mod life;
+mod lost;
 mod world;

@@ -20,6 +20,7 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
             state_dir: context.places.state.clone(),
             workspaces: count(workspaces.len()),
             running: count(running),
+            notices: context.notices.clone(),
         })
     });
     register::<Shutdown, _, _>(module, async |context, _, _| {

@@ -27,6 +27,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     pub places: client::Places,
     pub started: protocol::Timestamp,
+    /// What it found lost at its start, and what came back.
+    pub notices: Vec<String>,
     pub shutdown: CancellationToken,
 }
 

@@ -14,7 +14,7 @@ use crate::exec;
 use crate::provider::fake::{Fake, World as Guests};
 use crate::secrets::Secrets;
 use crate::store::Store;
-use crate::workspace::{Handle, KnownRuns, Points, Registry, Say, Shared, open_store};
+use crate::workspace::{Handle, KnownRuns, Points, Recovered, Registry, Say, Shared, open_store};
 
 /// Nothing here takes seconds; a test that waits longer has lost something.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,6 +28,7 @@ pub struct World {
 /// A daemon's rooms, without its socket.
 pub struct Daemon {
     pub registry: Arc<Registry>,
+    pub recovered: Recovered,
     shutdown: CancellationToken,
 }
 
@@ -61,8 +62,8 @@ impl World {
         // A daemon that was killed before lets go of the store when its last task is dropped.
         let began = Instant::now();
         let store = loop {
-            match Store::open(&state_dir.join("db")) {
-                Ok(store) => break store,
+            match Store::open_or_set_aside(&state_dir.join("db"), |_| Ok(())) {
+                Ok((store, _)) => break store,
                 Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
             }
             tokio::task::yield_now().await;
@@ -80,8 +81,8 @@ impl World {
             state_dir,
         };
         let shutdown = CancellationToken::new();
-        let registry = Arc::new(Registry::recover(Arc::new(shared), shutdown.clone()).unwrap());
-        Daemon { registry, shutdown }
+        let (registry, recovered) = Registry::recover(Arc::new(shared), shutdown.clone()).await.unwrap();
+        Daemon { registry: Arc::new(registry), recovered, shutdown }
     }
 
     /// Guests that the engine has for this state directory.
