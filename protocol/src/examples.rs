@@ -38,6 +38,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("secret.set", r#"{"name":"ANTHROPIC_API_KEY","value":"sk-…"}"#),
     ("secret.list", r#"{}"#),
     ("secret.remove", r#"{"name":"ANTHROPIC_API_KEY"}"#),
+    ("audit.search", r#"{"workspace":"shop","method":"checkpoint","limit":10}"#),
     ("workspace.stop", r#"{"workspace":"shop"}"#),
     ("workspace.start", r#"{"workspace":"shop"}"#),
     ("workspace.destroy", r#"{"workspace":"shop","force":true,"purge":true}"#),

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bytes;
 pub mod checkpoint;
 pub mod consent;

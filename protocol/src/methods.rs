@@ -57,7 +57,7 @@ macro_rules! methods {
 
 use crate::checkpoint as cp;
 use crate::daemon::{DaemonStatus, Done, NoParams};
-use crate::{consent, exec, run, secret, transfer, workspace as ws};
+use crate::{audit, consent, exec, run, secret, transfer, workspace as ws};
 
 methods! {
     Status "daemon.status" (NoParams) -> DaemonStatus,
@@ -114,6 +114,8 @@ methods! {
         "The names of the keys that are there; never their values.";
     SecretRemove "secret.remove" (secret::SecretRemoveParams) -> Done,
         "Forget a key that was kept.";
+    AuditSearch "audit.search" (audit::AuditSearchParams) -> audit::AuditList,
+        "Who did what: the newest entries that fit, oldest first.";
 }
 
 /// The OpenRPC document (specification 1.3) that `rpc.discover` answers.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
@@ -60,8 +61,16 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = time::error::Parse;
+
+    /// RFC 3339, of any offset.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let at = OffsetDateTime::parse(text, &Rfc3339)?;
         Ok(Self(at.to_offset(time::UtcOffset::UTC)))
     }
 }
@@ -76,7 +85,7 @@ impl JsonSchema for Timestamp {
     }
 }
 
-/// A time as people write it: `90`, `90s`, `30m`, `2h`; in milliseconds, and not zero.
+/// A time as people write it: `90`, `90s`, `30m`, `2h`, `7d`; in milliseconds, and not zero.
 ///
 /// # Errors
 /// How it is written.
@@ -86,6 +95,7 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
         Some(b's') => (&text[..text.len() - 1], 1000),
         Some(b'm') => (&text[..text.len() - 1], 60_000),
         Some(b'h') => (&text[..text.len() - 1], 3_600_000),
+        Some(b'd') => (&text[..text.len() - 1], 86_400_000),
         _ => (text, 1000),
     };
     let time = digits.parse::<u64>().ok().filter(|n| *n > 0).and_then(|n| n.checked_mul(scale));
@@ -106,10 +116,11 @@ mod tests {
 
     #[test]
     fn times_are_read_as_people_write_them() {
-        for (text, ms) in [("90", 90_000), ("90s", 90_000), ("30m", 1_800_000), ("2h", 7_200_000)] {
+        for (text, ms) in [("90", 90_000), ("90s", 90_000), ("30m", 1_800_000), ("2h", 7_200_000), ("7d", 604_800_000)]
+        {
             assert_eq!(parse_duration(text), Ok(ms));
         }
-        for bad in ["", "0", "m", "0s", "-1h", "1d", "9999999999999999999h"] {
+        for bad in ["", "0", "m", "0s", "-1h", "1w", "9999999999999999999h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

@@ -161,6 +161,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Secret,
     },
+    /// Show who did what
+    Audit(Audit),
     /// The daemon itself
     Daemon {
         #[command(subcommand)]
@@ -259,6 +261,22 @@ pub struct Run {
     pub argv: Vec<OsString>,
 }
 
+#[derive(Debug, Group)]
+pub struct Audit {
+    /// Not older than this: 5m, 2h, 7d, or a time as 2026-11-28T17:00:00Z
+    #[arg(long, value_name = "D|TIME", value_parser = since)]
+    pub since: Option<protocol::Timestamp>,
+    /// This method, or this group of methods: workspace.up, workspace
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Only what failed or was refused
+    #[arg(long)]
+    pub failed: bool,
+    /// The newest so many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub limit: u32,
+}
+
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Daemon {
     /// Start it, if it does not run
@@ -276,6 +294,9 @@ pub enum Daemon {
         /// So many lines
         #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
         lines: usize,
+        /// Go on with what is written from now on
+        #[arg(short, long)]
+        follow: bool,
     },
 }
 
@@ -290,6 +311,16 @@ pub enum Secret {
     Ls,
     /// Forget a key
     Rm { name: String },
+}
+
+/// A time, or so long ago.
+fn since(text: &str) -> Result<protocol::Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = parse_duration(text).map_err(|e| format!("{e}; or a time like 2026-11-28T17:00:00Z"))?;
+    let ago = i64::try_from(ago).unwrap_or(i64::MAX);
+    Ok(protocol::Timestamp::from_unix_ms(protocol::Timestamp::now().unix_ms().saturating_sub(ago)))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

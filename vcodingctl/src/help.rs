@@ -71,13 +71,26 @@ const EXAMPLES: &[(&str, [(&str, &str); 2])] = &[
         "secret rm",
         [("secret rm ANTHROPIC_API_KEY", "forget it"), ("--json secret rm ANTHROPIC_API_KEY", "for programs")],
     ),
+    (
+        "audit",
+        [
+            ("audit --since 1h", "what was done in the last hour"),
+            ("-w shop audit --method workspace --failed", "what went wrong with shop's guest"),
+        ],
+    ),
     ("daemon", [("daemon status", "which one runs, and where"), ("daemon stop", "guests and runs go on without it")]),
     ("daemon start", [("daemon start", "any other command does that, too"), ("--json daemon start", "for programs")]),
     ("daemon stop", [("daemon stop", "guests and runs go on"), ("--json daemon stop", "for programs")]),
     ("daemon status", [("daemon status", "pid, socket, state"), ("--json daemon status", "for programs")]),
     ("daemon install", [("daemon install", "as a service of your user"), ("daemon uninstall", "the way back")]),
     ("daemon uninstall", [("daemon uninstall", "the next command starts it as before"), ("daemon install", "again")]),
-    ("daemon logs", [("daemon logs", "the last 50 lines"), ("--json daemon logs -n 1000", "as they were written")]),
+    (
+        "daemon logs",
+        [
+            ("daemon logs -f", "the last 50 lines, and what comes"),
+            ("--json daemon logs -n 1000", "as they were written"),
+        ],
+    ),
     (
         "completion",
         [

@@ -100,7 +100,7 @@ fn a_signal_ends_the_daemon_and_the_next_command_starts_another() {
         let mut rest = Vec::new();
         waiting.read_to_end(&mut rest).unwrap();
         wait_until(|| nix::sys::signal::kill(pid, None).is_err(), "the daemon's end");
-        let log = std::fs::read_to_string(world.state().join("log/vcodingd.log")).unwrap();
+        let log = world.log();
         assert!(log.trim_end().ends_with("}") && log.lines().last().unwrap().contains("ended"), "{log}");
     }
 }

@@ -167,7 +167,10 @@ impl World {
 
     /// The end of the daemon's log, for a failure's text.
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.state().join("log/vcodingd.log")).unwrap_or_default();
+        let days = std::fs::read_dir(self.state().join("log")).into_iter().flatten().flatten();
+        let mut days: Vec<_> = days.map(|day| day.path()).collect();
+        days.sort();
+        let text: String = days.iter().map(|day| std::fs::read_to_string(day).unwrap()).collect();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }

@@ -1,11 +1,13 @@
 //! A module a command group: arguments → call → rendering.
 
 mod apply;
+mod audit;
 mod consent;
 mod daemon;
 mod exec;
 mod follow;
 mod history;
+mod log_file;
 mod names;
 mod run;
 mod secret;
@@ -62,6 +64,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         Command::Stop => workspace::stop(&session, printer),
         Command::Destroy { force, purge } => workspace::destroy(*force, *purge, &session, printer),
         Command::Secret { command } => secret::run(command, &session, printer),
+        Command::Audit(args) => audit::run(args, &session, printer),
         Command::Daemon { command } => daemon::run(*command, &session, printer),
         Command::Completion { shell } => Ok(completion(*shell, printer)),
         Command::Help { words } => {
@@ -166,6 +169,11 @@ impl Session {
             Some(name) if self.project.is_none() => Ok(WorkspaceRef::Name(name.clone())),
             _ => Ok(WorkspaceRef::Project(ProjectRef { project: self.project()?, name: self.name()? })),
         }
+    }
+
+    /// `-w` as it was typed.
+    pub fn named(&self) -> Option<&str> {
+        self.workspace.as_deref()
     }
 
     /// `-w` as a workspace's name.

@@ -310,7 +310,7 @@ fn the_daemon_says_who_it_is() {
 fn the_daemons_log_is_shown_from_its_end() {
     let fake = Fake::start(&[]);
     std::fs::create_dir(fake.directory.path().join("log")).unwrap();
-    std::fs::write(fake.directory.path().join("log/vcodingd.log"), "one\ntwo\x1b[2J\nthree\n").unwrap();
+    std::fs::write(fake.directory.path().join("log/vcodingd.2026-11-28.log"), "one\ntwo\x1b[2J\nthree\n").unwrap();
     let seen = vcodingctl::piped(&fake, &["daemon", "logs", "-n", "2"]);
     assert_eq!(String::from_utf8(seen.stdout).unwrap(), "two\u{fffd}[2J\nthree\n");
 }

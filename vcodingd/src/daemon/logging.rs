@@ -1,29 +1,35 @@
-//! The daemon's log: JSON lines in `<state>/log/vcodingd.log`, and on the terminal of one that
-//! was started by hand.
+//! The daemon's log: JSON lines in `<state>/log/vcodingd.DATE.log`, a file a day (UTC), seven of them
+//! kept; and on the terminal of one that was started by hand.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Mutex;
 
 use protocol::{Error, Kind};
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+/// Days of it that are kept.
+const KEPT: usize = 7;
+
+/// Files are made with the process's umask: 0600.
 pub(super) fn start(directory: &Path, detached: bool) -> Result<(), Error> {
-    let path = directory.join("vcodingd.log");
-    let file = std::fs::create_dir_all(directory)
-        .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o600).open(&path))
+    let file = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix("vcodingd")
+        .filename_suffix("log")
+        .max_log_files(KEPT)
+        .build(directory)
         .map_err(|e| {
-            Error::new(Kind::InvalidConfiguration, format!("the log {} cannot be written: {e}", path.display()))
+            Error::new(Kind::InvalidConfiguration, format!("no log in {}: {e}", directory.display()))
+                .hint(format!("ls -ld {}; df -h", directory.display()))
         })?;
     let filter = || {
         EnvFilter::try_from_env("VCODING_LOG")
             // russh and hyper speak of every packet at debug; only their warnings matter.
             .unwrap_or_else(|_| EnvFilter::new("info,russh=warn,hyper=warn,bollard=warn"))
     };
-    let to_file = fmt::layer().json().with_writer(Mutex::new(file)).with_filter(filter());
+    let to_file = fmt::layer().json().with_writer(file).with_filter(filter());
     let to_terminal = (!detached).then(|| fmt::layer().with_writer(std::io::stderr).with_filter(filter()));
     tracing_subscriber::registry()
         .with(to_file)

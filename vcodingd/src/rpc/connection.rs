@@ -17,6 +17,7 @@ use jsonrpsee::core::traits::IdProvider;
 
 use jsonrpsee::types::{Id, Params, SubscriptionId};
 use jsonrpsee::{Extensions, MethodResponse, Methods};
+use protocol::audit::AuditEntry;
 use protocol::{Error, Kind, MAX_LINE, Timestamp};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Call, ConnectionState};
 use super::framing::{Line, Lines, Received};
 use super::listener::Peer;
-use crate::audit::{self, Audit};
+use crate::audit::Audit;
 
 /// Calls under way on one connection; further lines wait.
 const CALLS: usize = 256;
@@ -294,7 +295,8 @@ async fn dispatch(
         tracing::debug!(method = name, outcome, "call");
         shared
             .audit
-            .record(audit::Entry {
+            .record(AuditEntry {
+                id: ulid::Ulid::new().to_string().to_lowercase(),
                 time: Timestamp::now(),
                 uid: shared.peer.uid,
                 pid: shared.peer.pid,
@@ -312,7 +314,8 @@ async fn dispatch(
 fn audited(method: &str) -> bool {
     !matches!(
         method,
-        "daemon.status"
+        "audit.search"
+            | "daemon.status"
             | "rpc.discover"
             | "workspace.list"
             | "workspace.show"
@@ -348,10 +351,8 @@ fn target_of(params: &str) -> Option<String> {
         project: Option<Value>,
     }
     let named: Named = serde_json::from_str(params).ok()?;
-    named.workspace.or(named.run).or(named.project).map(|v| match v {
-        Value::String(text) => text,
-        other => other.to_string(),
-    })
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    named.workspace.or(named.run).or(named.project).and_then(|v| text(&v).or_else(|| text(v.get("project")?)))
 }
 
 fn parse_error(error: &serde_json::Error) -> MethodResponse {

@@ -113,7 +113,10 @@ fn copy_in_time(world: &World, project: &Path) -> Result<Duration> {
     let shown = program::read(&mut world.ctl(project, &["--json", "show"]))?;
     let shown: serde_json::Value = serde_json::from_str(&shown)?;
     let id = shown["workspace"]["id"].as_str().unwrap_or_default();
-    let log = std::fs::read_to_string(world.dir.join("state/log/vcodingd.log"))?;
+    let mut log = String::new();
+    for day in std::fs::read_dir(world.dir.join("state/log"))? {
+        log += &std::fs::read_to_string(day?.path())?;
+    }
     for line in log.lines().rev() {
         let entry: serde_json::Value = serde_json::from_str(line)?;
         let fields = &entry["fields"];

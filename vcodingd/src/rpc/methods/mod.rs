@@ -1,5 +1,6 @@
 //! The method table: a function a method, grouped by the first word of their names.
 
+mod audit;
 mod checkpoint;
 mod daemon;
 mod exec;
@@ -35,6 +36,7 @@ pub struct Context {
 pub(super) fn table(context: Arc<Context>) -> RpcModule<Context> {
     let mut module = RpcModule::from_arc(context);
     daemon::register_all(&mut module);
+    audit::register_all(&mut module);
     workspace::register_all(&mut module);
     exec::register_all(&mut module);
     run::register_all(&mut module);
