@@ -43,7 +43,7 @@ pub enum Error {
     #[error("{name} is not a name for a branch")]
     BadBranch { name: String },
     /// The branch is not where the last publishing left it.
-    #[error("the branch {branch} exists already and was not left there by the last apply")]
+    #[error("the branch {branch} exists already and is not where an apply of this workspace left it")]
     BranchExists { branch: String },
     #[error("the branch {branch} is checked out")]
     BranchCheckedOut { branch: String },

@@ -99,6 +99,17 @@ impl History {
         self.store.reference(APPLIED)
     }
 
+    /// Whether the project has gone on since it was copied in: its HEAD is another, and no tree that this history has, as that of a
+    /// merged branch of ours would be. What cannot be read has not moved.
+    pub fn project_moved_on(&self, project: &Path) -> Result<bool> {
+        let (Some(then), Ok(repository)) = (self.project_head()?, crate::project::open(project)) else {
+            return Ok(false);
+        };
+        let Some(now) = repository.head().ok().and_then(|head| head.peel_to_commit().ok()) else { return Ok(false) };
+        Ok(now.id().to_string() != then
+            && Id::from_slice(now.tree_id().as_bytes()).is_some_and(|tree| !self.store.knows(&tree)))
+    }
+
     /// The project's HEAD at the time it was brought in.
     pub fn project_head(&self) -> Result<Option<String>> {
         Ok(Origin::load(&self.host.join("origin"))?.and_then(|origin| origin.head))

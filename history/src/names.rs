@@ -120,7 +120,10 @@ pub(crate) fn flag(path: &[u8]) -> Option<&'static str> {
         _ if below(b".githooks") || below(b".husky") || below(b"hooks") => Some("may be run as a git hook"),
         _ if below(b".vscode") || below(b".idea") || below(b".devcontainer") => Some("is obeyed by editors"),
         _ if below(b".claude") || below(b".cursor") => Some("is obeyed by agents"),
-        b"makefile" | b"gnumakefile" | b"justfile" | b"build.rs" => Some("is run by builds"),
+        b"makefile" | b"gnumakefile" | b"justfile" | b"build.rs" | b"package.json" | b"setup.py" => {
+            Some("is run by builds")
+        }
+        b"conftest.py" => Some("is run by tests"),
         _ => None,
     }
 }
@@ -176,9 +179,14 @@ mod tests {
 
     #[test]
     fn what_the_host_would_obey_is_flagged() {
-        for path in
-            ["sub/.gitattributes", ".github/workflows/x.yml", ".vscode/tasks.json", "Makefile", ".husky/pre-commit"]
-        {
+        for path in [
+            "sub/.gitattributes",
+            ".github/workflows/x.yml",
+            ".vscode/tasks.json",
+            "Makefile",
+            "web/package.json",
+            "conftest.py",
+        ] {
             assert!(flag(path.as_bytes()).is_some(), "{path}");
         }
         for path in ["src/main.rs", "github/workflows", ".vscodex/a"] {

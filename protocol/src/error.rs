@@ -77,6 +77,8 @@ kinds! {
     WorkspaceTaken = 5,
     /// The workspace is stopped, or not what the operation needs.
     WorkspaceNotRunning = 5,
+    /// A checkpoint is called that already.
+    LabelTaken = 5,
     /// The branch exists and is not ours to move.
     BranchExists = 5,
     /// A run with that id, or an exec with that name, is under way.

@@ -14,6 +14,7 @@ pub const HASH: &str = "HASH";
 #[rustfmt::skip]
 pub const ALL: &[(&str, &str)] = &[
     ("daemon.status", r#"{}"#),
+    ("daemon.doctor", r#"{}"#),
     ("rpc.discover", r#"{}"#),
     ("consent.show", r#"{"project":"/home/you/shop"}"#),
     ("consent.set", r#"{"project":"/home/you/shop","hash":"HASH","agree":true}"#),
@@ -35,6 +36,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("checkpoint.rollback", r#"{"workspace":"shop","to":"base"}"#),
     ("checkpoint.rollback", r#"{"workspace":"shop","to":"@~1"}"#),
     ("transfer.apply", r#"{"workspace":"shop","branch":"from-vcoding"}"#),
+    ("transfer.collect", r#"{"workspace":"shop","patterns":["*.txt"],"to":"/home/you/shop/collected"}"#),
     ("secret.set", r#"{"name":"ANTHROPIC_API_KEY","value":"sk-…"}"#),
     ("secret.list", r#"{}"#),
     ("secret.remove", r#"{"name":"ANTHROPIC_API_KEY"}"#),

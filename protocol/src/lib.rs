@@ -14,6 +14,7 @@ pub mod bytes;
 pub mod checkpoint;
 pub mod consent;
 pub mod daemon;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod examples;

@@ -57,13 +57,15 @@ macro_rules! methods {
 
 use crate::checkpoint as cp;
 use crate::daemon::{DaemonStatus, Done, NoParams};
-use crate::{audit, consent, exec, run, secret, transfer, workspace as ws};
+use crate::{audit, consent, doctor, exec, run, secret, transfer, workspace as ws};
 
 methods! {
     Status "daemon.status" (NoParams) -> DaemonStatus,
         "Which daemon this is, and which state directory it owns.";
     Shutdown "daemon.shutdown" (NoParams) -> Done,
         "End the daemon; guests and runs go on, and the next daemon finds them.";
+    Doctor "daemon.doctor" (NoParams) -> doctor::DoctorResult,
+        "What is wrong with host, engine, keys, store, workspaces and disk, and the command that mends it.";
     Discover "rpc.discover" (NoParams) -> Value,
         "This interface as an OpenRPC document.";
     Up "workspace.up" (ws::UpParams) -> ws::UpResult,
@@ -104,6 +106,8 @@ methods! {
         "Bring the work tree back to a checkpoint, and record that as a new one.";
     Apply "transfer.apply" (transfer::ApplyParams) -> transfer::ApplyResult,
         "Take the work home as a branch of the project's repository.";
+    Collect "transfer.collect" (transfer::CollectParams) -> transfer::CollectResult,
+        "Copy files of the work tree to a directory of this computer, each whole or not at all.";
     ConsentShow "consent.show" (consent::ConsentShowParams) -> consent::Consent,
         "What a project asks for that only its user may grant.";
     ConsentSet "consent.set" (consent::ConsentSetParams) -> consent::Consent,

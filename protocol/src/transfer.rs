@@ -47,3 +47,40 @@ pub struct Flagged {
     pub path: Bytes,
     pub why: String,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CollectParams {
+    pub workspace: WorkspaceRef,
+    /// Relative to the work tree, as in a shell: `*` ends at a slash, `**` does not; one that names a directory means all in it.
+    pub patterns: Vec<Bytes>,
+    /// An absolute path on this computer; made if it is missing. Files keep their directories below it.
+    pub to: std::path::PathBuf,
+    /// Replaces files that are there and differ.
+    #[serde(default)]
+    pub force: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CollectResult {
+    /// What was copied; at most 1,000 are named.
+    pub files: Vec<Collected>,
+    pub total: u64,
+    pub bytes: u64,
+    /// Files that were there already, with the same content.
+    pub same: u64,
+    /// What is there and differs, and stayed as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_the_way: Vec<Bytes>,
+    pub in_the_way_total: u64,
+    /// What matched and is no regular file: links are neither followed nor made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<crate::workspace::LeftOut>,
+    pub skipped_total: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Collected {
+    pub path: Bytes,
+    pub size: u64,
+}

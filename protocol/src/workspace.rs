@@ -45,6 +45,9 @@ pub struct WorkspaceView {
     pub head: Option<String>,
     /// The newest checkpoint's tree is neither `base`'s nor the last applied one.
     pub unapplied: bool,
+    /// Something was or is under way in the guest since the newest checkpoint: the work tree may hold more than that says.
+    #[serde(default)]
+    pub unrecorded: bool,
     /// Runs under way.
     pub runs: u32,
     /// Why it is `broken`.
@@ -87,9 +90,12 @@ pub struct UpParams {
     pub project: PathBuf,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<WorkspaceName>,
-    /// Build the image anew even if one with this content is there.
+    /// Build the image again even if one with this content is there; what did not change comes from the engine's cache.
     #[serde(default)]
     pub rebuild: bool,
+    /// Build it anew without the engine's cache.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_cache: bool,
     /// Send `progress` notifications.
     #[serde(default)]
     pub progress: bool,

@@ -64,9 +64,12 @@ pub enum Command {
     Init(Init),
     /// Make this project's workspace, or make sure that it runs
     Up {
-        /// Build the image anew
+        /// Build the image again, with the engine's cache
         #[arg(long)]
         rebuild: bool,
+        /// Build it again without the cache: newer packages
+        #[arg(long)]
+        no_cache: bool,
     },
     /// Run a command in the guest; its exit status is the command's
     Exec(Exec),
@@ -137,6 +140,18 @@ pub enum Command {
         #[arg(long, value_name = "NAME")]
         branch: Option<String>,
     },
+    /// Copy files of the work tree out: artifacts, reports, whatever is in no branch
+    Collect {
+        /// Which, relative to the project: `*` ends at a slash, `**` does not; a directory means all in it
+        #[arg(required = true, value_name = "GLOB")]
+        globs: Vec<OsString>,
+        /// Where to (default: the project; files keep their directories)
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Replace what is there and differs
+        #[arg(long)]
+        force: bool,
+    },
     /// See and grant what the project asks for beyond the defaults
     Consent(Answer),
     /// List workspaces
@@ -161,6 +176,8 @@ pub enum Command {
         #[command(subcommand)]
         command: Secret,
     },
+    /// Say what is wrong, with the command that mends it
+    Doctor,
     /// Show who did what
     Audit(Audit),
     /// The daemon itself
@@ -238,7 +255,7 @@ pub struct Exec {
 
 #[derive(Debug, Group)]
 pub struct Run {
-    /// The agent, and what it is asked (- reads it from standard input)
+    /// The agent (default: the one that vcoding.toml names), and what it is asked (- reads it from standard input)
     #[arg(value_name = "AGENT PROMPT", num_args = 0..=2, required_unless_present = "argv", conflicts_with = "argv")]
     pub agent: Vec<String>,
     /// Print the run's id and leave it going

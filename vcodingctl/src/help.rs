@@ -35,6 +35,13 @@ const EXAMPLES: &[(&str, [(&str, &str); 2])] = &[
     ("rollback", [("rollback base", "undo everything"), ("rollback @~1 -- src/main.rs", "one file, as it was before")]),
     ("apply", [("apply", "as the branch vcoding/WORKSPACE"), ("apply --branch fix-login", "as a branch of that name")]),
     (
+        "collect",
+        [
+            ("collect 'dist/*.whl'", "to their places in the project; quoted, or the shell takes it"),
+            ("collect --to /tmp/out coverage '**/*.log'", "to another directory"),
+        ],
+    ),
+    (
         "consent",
         [
             ("consent", "see what is asked for, and answer"),
@@ -71,6 +78,7 @@ const EXAMPLES: &[(&str, [(&str, &str); 2])] = &[
         "secret rm",
         [("secret rm ANTHROPIC_API_KEY", "forget it"), ("--json secret rm ANTHROPIC_API_KEY", "for programs")],
     ),
+    ("doctor", [("doctor", "host, engine, keys, store, workspaces, disk"), ("--json doctor", "for programs")]),
     (
         "audit",
         [
@@ -160,8 +168,7 @@ A run is
 Paths are relative to where they are typed.
 ";
 
-const ENVIRONMENT: &str = "\
-  VCODING_STATE_DIR   where state lies (default: ~/.local/state/vcoding)
+const ENVIRONMENT: &str = "  VCODING_STATE_DIR   where state lies (default: ~/.local/state/vcoding)
   VCODING_CONFIG_DIR  where config.toml and templates lie (default: ~/.config/vcoding)
   VCODING_SOCKET      the daemon's socket; none is started where this is set
   VCODING_DAEMON      the daemon's program (default: vcodingd beside vcodingctl, else on PATH)

@@ -72,9 +72,32 @@ fn untyped(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// What other tools call our commands.
+fn known_elsewhere(typed: &str) -> Option<&'static str> {
+    Some(match typed {
+        "status" | "inspect" | "info" => "show",
+        "ps" | "list" => "ls",
+        "rm" | "remove" | "delete" | "down" => "destroy",
+        "kill" => "cancel RUN",
+        "reset" | "undo" | "restore" | "revert" | "checkout" => "rollback NAME",
+        "commit" | "save" | "snapshot" => "checkpoint",
+        "restart" => "stop, then vcodingctl start",
+        "ssh" | "attach" | "enter" | "bash" | "sh" => "shell",
+        "build" | "rebuild" => "up --rebuild",
+        "create" | "new" => "up",
+        "merge" | "export" | "push" => "apply",
+        _ => return None,
+    })
+}
+
 /// For what people type who know other tools.
 fn hint(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue};
+    if let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(typed))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+    {
+        return known_elsewhere(typed).map(|ours| format!("vcodingctl {ours}"));
+    }
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else { return None };
     let words: Vec<String> = std::env::args().skip(1).collect();
     let command = words.iter().find(|word| !word.starts_with('-'))?.as_str();

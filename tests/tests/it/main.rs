@@ -7,6 +7,7 @@ mod daemon;
 mod errors;
 mod images;
 mod kill;
+mod leaning;
 mod losing;
 mod main_job;
 mod ordinary;

@@ -175,6 +175,14 @@ impl World {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
+    /// The directory of the one workspace that there is.
+    pub fn own_directory(&self) -> PathBuf {
+        let mut all = std::fs::read_dir(self.state().join("workspaces")).unwrap().flatten();
+        let only = all.next().unwrap().path();
+        assert!(all.next().is_none(), "one workspace");
+        only
+    }
+
     /// The daemon's pid, if one announced itself.
     pub fn daemon_pid(&self) -> Option<i32> {
         let text = std::fs::read(self.state().join("daemon.json")).ok()?;

@@ -32,7 +32,10 @@ fn stop(session: &Session, printer: &Printer) -> Outcome {
     if printer.json {
         printer.document(&status);
     } else {
-        printer.line(&format!("vcodingd (pid {}) ends; guests and runs go on", status.pid));
+        printer.line(&format!(
+            "vcodingd (pid {}) ends; guests and runs go on, attached commands and shells end",
+            status.pid
+        ));
     }
     Ok(0)
 }

@@ -2,8 +2,10 @@
 
 mod apply;
 mod audit;
+mod collect;
 mod consent;
 mod daemon;
+mod doctor;
 mod exec;
 mod follow;
 mod history;
@@ -44,7 +46,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
     let session = Session::new(&args.global)?;
     match &args.command {
         Command::Init(args) => crate::init::run(args, &session, printer),
-        Command::Up { rebuild } => workspace::up(*rebuild, &session, printer),
+        Command::Up { rebuild, no_cache } => workspace::up((*rebuild, *no_cache), &session, printer),
         Command::Run(args) => run::run(args, &session, printer),
         Command::Runs { all } => run::runs(*all, &session, printer),
         Command::Logs { run, follow } => run::logs(run, *follow, &session, printer),
@@ -57,6 +59,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         }
         Command::Rollback { to, paths } => history::rollback(to, paths, &session, printer),
         Command::Apply { branch } => apply::run(branch.clone(), &session, printer),
+        Command::Collect { globs, to, force } => collect::run(globs, to.as_deref(), *force, &session, printer),
         Command::Consent(answer) => consent::run(*answer, &session, printer),
         Command::Ls => workspace::ls(&session, printer),
         Command::Show => workspace::show(&session, printer),
@@ -64,6 +67,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         Command::Stop => workspace::stop(&session, printer),
         Command::Destroy { force, purge } => workspace::destroy(*force, *purge, &session, printer),
         Command::Secret { command } => secret::run(command, &session, printer),
+        Command::Doctor => doctor::run(&session, printer),
         Command::Audit(args) => audit::run(args, &session, printer),
         Command::Daemon { command } => daemon::run(*command, &session, printer),
         Command::Completion { shell } => Ok(completion(*shell, printer)),

@@ -28,7 +28,7 @@ pub fn run(args: &Run, session: &Session, printer: &Printer) -> Outcome {
     let resume = args.resume.as_deref().map(|r| names::run(&mut daemon, session, r)).transpose()?;
     let params = RunStartParams {
         workspace,
-        agent: args.agent.first().cloned(),
+        agent: args.agent.first().filter(|first| args.agent.len() > 1 || prompt.as_ref() != Some(first)).cloned(),
         prompt,
         argv: args.argv.iter().cloned().map(Bytes::from).collect(),
         model: args.model.clone(),
@@ -54,6 +54,10 @@ pub fn run(args: &Run, session: &Session, printer: &Printer) -> Outcome {
 /// What the agent is asked.
 fn prompt(args: &Run) -> Result<Option<String>, Error> {
     let Some(agent) = args.agent.first() else { return Ok(None) };
+    // One word is an agent that was asked nothing; more are a prompt for the agent that vcoding.toml names.
+    if args.agent.len() == 1 && (agent.contains(char::is_whitespace) || agent == "-") {
+        return Ok(Some(if agent == "-" { from_stdin()? } else { agent.clone() }));
+    }
     let text = match args.agent.get(1).map(String::as_str) {
         Some("-") => from_stdin()?,
         Some(text) => text.to_owned(),

@@ -16,7 +16,7 @@ use crate::render::text::{ago, counted, one_line, short_checkpoint, word};
 use crate::render::wall;
 use crate::wait;
 
-pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
+pub fn up((rebuild, no_cache): (bool, bool), session: &Session, printer: &Printer) -> Outcome {
     let project = match session.project() {
         Err(error) if error.kind() == Kind::NoProject && init::offered(&error, session, printer)? => session.project(),
         // A workspace that is there is named from anywhere.
@@ -26,7 +26,7 @@ pub fn up(rebuild: bool, session: &Session, printer: &Printer) -> Outcome {
         },
         other => other,
     }?;
-    let params = UpParams { project, name: session.name()?, rebuild, progress: !printer.json };
+    let params = UpParams { project, name: session.name()?, rebuild, no_cache, progress: !printer.json };
     let make = || wait::call::<Up>(&mut session.daemon()?, printer, "making the workspace", &params);
     let result = match make() {
         Err(error) if error.kind() == Kind::ConsentNeeded && consent::given(session, printer)? => make(),
@@ -110,7 +110,11 @@ pub fn ls(session: &Session, printer: &Printer) -> Outcome {
                 phase(w.phase),
                 Cell::new(ago(w.created, now)),
                 Cell::new(w.runs.to_string()),
-                if w.unapplied { Cell::styled("yes", Style::Yellow) } else { Cell::new("no") },
+                match (w.unapplied, w.unrecorded) {
+                    (true, _) => Cell::styled("yes", Style::Yellow),
+                    (false, true) => Cell::styled("maybe", Style::Yellow),
+                    (false, false) => Cell::new("no"),
+                },
                 Cell::new(w.project.display().to_string()),
             ]
         })
@@ -199,13 +203,16 @@ pub fn start(session: &Session, printer: &Printer) -> Outcome {
 
 pub fn stop(session: &Session, printer: &Printer) -> Outcome {
     let params = WorkspaceParams { workspace: session.workspace()? };
-    let result = wait::call::<Stop>(&mut session.daemon()?, printer, "stopping the guest", &params)?;
+    let mut daemon = session.daemon()?;
+    let runs = daemon.call::<Show>(&params)?.workspace.runs;
+    let result = wait::call::<Stop>(&mut daemon, printer, "stopping the guest", &params)?;
     if printer.json {
         printer.document(&result);
         return Ok(0);
     }
     let view = &result.workspace;
-    printer.line(&format!("{} is {}; its files and its history stay", view.name, word(view.phase)));
+    let ended = if runs > 0 { format!(", and {} with it", counted(u64::from(runs), "run")) } else { String::new() };
+    printer.line(&format!("{} is {}{ended}; its files and its history stay", view.name, word(view.phase)));
     printer.next("vcodingctl start");
     Ok(0)
 }

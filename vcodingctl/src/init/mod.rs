@@ -31,7 +31,11 @@ pub fn run(args: &Init, session: &Session, printer: &Printer) -> Outcome {
         printer.line("nothing to write: all of it is there");
     }
     let tests = made.tests.map(|command| format!("vcodingctl exec -- {command}"));
-    let mut next = vec![("vcodingctl up", "make the guest")];
+    let mut next = Vec::new();
+    if made.files.iter().any(|plan| plan.state != State::Kept) {
+        next.push(("git add -A && git commit -m \"for vcoding\"", "git merges only over what is committed"));
+    }
+    next.push(("vcodingctl up", "make the guest"));
     if let Some(tests) = &tests {
         next.push((tests, "run the tests in it"));
     }

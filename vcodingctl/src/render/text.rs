@@ -122,6 +122,26 @@ pub fn brief(ms: u64) -> String {
 }
 
 /// How long ago, as people say it; after a month, the day.
+/// A size as people say it.
+pub fn bytes(size: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut unit = None;
+    let mut whole = size;
+    let mut tenth = 0;
+    for name in UNITS {
+        if whole < 1024 {
+            break;
+        }
+        tenth = whole % 1024 * 10 / 1024;
+        whole /= 1024;
+        unit = Some(name);
+    }
+    match unit {
+        None => format!("{size} B"),
+        Some(unit) => format!("{whole}.{tenth} {unit}"),
+    }
+}
+
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.unix_ms().saturating_sub(then.unix_ms()) / 1000;
     match seconds {

@@ -100,6 +100,7 @@ fn show_of_a_weak_wall_shouts() {
 fn start_and_stop_say_what_it_is_now() {
     let fake = Fake::start(&[
         ("workspace.start", vec![Step::Answer(json!({"workspace": workspace("ready")}))]),
+        ("workspace.show", vec![Step::Answer(json!({"workspace": workspace("ready")}))]),
         ("workspace.stop", vec![Step::Answer(json!({"workspace": workspace("stopped")}))]),
     ]);
     snapshot::check("start", &fake, &["-w", "shop", "start"]);
@@ -303,7 +304,7 @@ fn the_daemon_says_who_it_is() {
     let seen = String::from_utf8(seen.stdout).unwrap();
     assert!(seen.starts_with("vcodingd 0.1.0 (pid 4711), started 3 min ago\n"), "{seen}");
     let seen = vcodingctl::piped(&fake, &["daemon", "stop"]);
-    assert_eq!(seen.stdout, b"vcodingd (pid 4711) ends; guests and runs go on\n");
+    assert_eq!(seen.stdout, b"vcodingd (pid 4711) ends; guests and runs go on, attached commands and shells end\n");
 }
 
 #[test]
@@ -313,6 +314,65 @@ fn the_daemons_log_is_shown_from_its_end() {
     std::fs::write(fake.directory.path().join("log/vcodingd.2026-11-28.log"), "one\ntwo\x1b[2J\nthree\n").unwrap();
     let seen = vcodingctl::piped(&fake, &["daemon", "logs", "-n", "2"]);
     assert_eq!(String::from_utf8(seen.stdout).unwrap(), "two\u{fffd}[2J\nthree\n");
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong_and_the_command_that_mends_it() {
+    let status = json!({"version": "0.1.0", "protocol": 1, "pid": 4711, "started": ago(200), "state_dir": "/s",
+        "workspaces": 1, "running": 1});
+    let finding = |area: &str, severity: &str, message: &str, fix: Option<&str>| json!({"area": area, "severity": severity, "message": message, "fix": fix});
+    let findings = [
+        finding("host", "fine", "Linux 6.18", None),
+        finding("engine", "fine", "docker 20.10.24, overlay2, cgroups 2", None),
+        finding(
+            "keys",
+            "note",
+            "there is no ANTHROPIC_API_KEY, which claude needs",
+            Some("vcodingctl secret set ANTHROPIC_API_KEY"),
+        ),
+        finding("store", "fine", "every record can be read", None),
+        finding("workspaces", "fine", "blog: ready", None),
+        finding("workspaces", "error", "shop: the guest was lost\u{1b}[2J", Some("vcodingctl -w shop up")),
+        finding("disk", "warning", "1 GiB free where /home/me/.local/state/vcoding is", Some("docker system df")),
+    ];
+    let fake = Fake::start(&[
+        ("daemon.status", vec![Step::Answer(status)]),
+        ("daemon.doctor", vec![Step::Answer(json!({"findings": findings}))]),
+    ]);
+    snapshot::check("doctor", &fake, &["doctor"]);
+}
+
+#[test]
+fn collect_says_what_came_and_what_stayed_in_the_way() {
+    let fake = answering(
+        "transfer.collect",
+        json!({"files": [{"path": "dist/shop.whl", "size": 1_234_567}, {"path": "dist/a\u{1b}b", "size": 12}],
+            "total": 2, "bytes": 1_234_579, "same": 1, "in_the_way": ["dist/old.whl"], "in_the_way_total": 1,
+            "skipped": [{"path": "dist/link", "why": "is a link"}], "skipped_total": 1}),
+    );
+    snapshot::check("collect", &fake, &["-w", "shop", "collect", "--to", "/tmp/out", "/work/dist/*", "a.txt"]);
+    let (_, params) = &fake.calls()[0];
+    assert_eq!((&params["patterns"], &params["to"]), (&json!(["dist/*", "a.txt"]), &json!("/tmp/out")));
+}
+
+#[test]
+fn audit_shows_who_did_what() {
+    let entry = |seconds, method: &str, target: Option<&str>, outcome: &str| {
+        json!({"id": "01", "time": ago(seconds), "uid": 0, "pid": 4711, "method": method, "target": target,
+            "outcome": outcome, "took_ms": 1234})
+    };
+    let entries = [
+        entry(7200, "workspace.up", Some("/home/me/src/shop"), "ok"),
+        entry(300, "secret.set", None, "ok"),
+        entry(2, "workspace.destroy", Some("shop"), "unapplied-work"),
+    ];
+    let fake = answering("audit.search", json!({"entries": entries, "truncated": true}));
+    snapshot::check("audit", &fake, &["-w", "shop", "audit", "--method", "workspace", "-n", "3"]);
+    let (_, params) = &fake.calls()[0];
+    assert_eq!(
+        (&params["workspace"], &params["method"], &params["limit"]),
+        (&json!("shop"), &json!("workspace"), &json!(3))
+    );
 }
 
 #[test]

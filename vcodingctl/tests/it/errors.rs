@@ -168,7 +168,6 @@ fn what_people_type_who_know_other_tools_is_answered_with_what_they_meant() {
         (&["destroy", "shop"], "hint: a workspace is named by -w: vcodingctl -w shop destroy"),
         (&["run", "claude", "make", "it", "pass"], "hint: a prompt is one word to the shell"),
         (&["run", "hello"], "hint: vcodingctl run claude \"hello\""),
-        (&["run", "mend the test"], "hint: vcodingctl run claude \"mend the test\""),
     ] {
         let output = vcodingctl::piped(&fake, args);
         let err = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -19,7 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use protocol::WorkspaceName;
+use protocol::{WorkspaceId, WorkspaceName};
 use tokio::sync::mpsc;
 
 pub use accounts::{Account, Accounts, Group, accounts};
@@ -39,8 +39,12 @@ pub struct ImageRequest {
     pub target: Option<String>,
     pub args: BTreeMap<String, String>,
     pub name: WorkspaceName,
-    /// Builds anew, without the engine's cache.
+    /// Whose build it is: two of one name and content do not meet half-way.
+    pub workspace: WorkspaceId,
+    /// Builds, even if an image of this content is there.
     pub rebuild: bool,
+    /// Without the engine's cache.
+    pub no_cache: bool,
 }
 
 /// Why a file must not leave the host, if so: asked with the path relative to the context and
@@ -143,7 +147,7 @@ pub async fn ensure(
             Err(other) => return Err(other.into()),
         }
     }
-    let users = format!("{reference}-user");
+    let users = format!("{reference}-user-{}", request.workspace);
     let build = BuildSpec {
         context: prepared.archive,
         dockerfile: prepared.dockerfile,
@@ -151,7 +155,7 @@ pub async fn ensure(
         args: request.args.clone(),
         tag: users.clone(),
         labels: BTreeMap::new(),
-        no_cache: request.rebuild,
+        no_cache: request.no_cache,
     };
     provider.build(build, progress.clone()).await?;
     let finished = finish(provider, &users, &reference, progress).await;

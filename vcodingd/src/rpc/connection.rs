@@ -315,6 +315,7 @@ fn audited(method: &str) -> bool {
     !matches!(
         method,
         "audit.search"
+            | "daemon.doctor"
             | "daemon.status"
             | "rpc.discover"
             | "workspace.list"

@@ -155,6 +155,11 @@ impl Timeline {
         self.with(|history, _| ends(history)).await
     }
 
+    /// Whether the project's HEAD is another than when it was copied in.
+    pub async fn project_moved_on(&self) -> Result<bool, Error> {
+        self.with(|history, paths| history.project_moved_on(&paths.project)).await
+    }
+
     /// Records the work tree as it is; nothing new if it is as the newest checkpoint.
     pub async fn checkpoint(
         &self,

@@ -1,10 +1,12 @@
 //! Every path between a project and its work tree: copy-in at the first `up`, and the way home.
 
+mod collect;
 mod project;
 
 use protocol::transfer::{ApplyResult, Flagged};
 use protocol::workspace::LeftOut;
 
+pub use collect::{Error as CollectError, Request as CollectRequest, collect};
 pub use project::{Unsuitable, ensure_repository, may_be_repository, suitable};
 
 use crate::timeline::{Cause, Error, Timeline};

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::active::{ActiveRuns, Over};
-use super::handle::{Command, Handle, Reply, UpDone};
+use super::doings::Doings;
+use super::handle::{Command, Handle, Rebuild, Reply, UpDone};
 use super::machine::{self, Intent, Operation, Step};
 use super::points::Side;
 use super::record::{Places, Rest, WorkspaceRecord};
@@ -42,6 +43,7 @@ pub(super) struct Actor {
     /// Tasks that watch runs; each ends with its run.
     pub(super) watching: JoinSet<Over>,
     pub(super) ends: Ends,
+    pub(super) doings: Doings,
     /// What the last scan of the work tree had to say: what it left out, what it could not read.
     pub(super) remarks: Vec<String>,
     published: watch::Sender<Arc<Snapshot>>,
@@ -70,11 +72,17 @@ pub(super) fn spawn(
         wall: None,
         made: record.rest != Rest::New,
         musl: record.image.as_ref().is_some_and(|i| i.musl),
+        default_agent: record.default_agent.clone(),
         models: record.models.clone(),
         run: record.run.clone(),
     });
     let (published, snapshot) = watch::channel(first);
-    let handle = Handle { inbox, snapshot, timeline: timeline.clone() };
+    let doings = Doings::default();
+    // What happened while no daemon was there nobody knows; a stop ends with a checkpoint.
+    if record.rest == Rest::Ready {
+        doings.unknown();
+    }
+    let handle = Handle { inbox, snapshot, timeline: timeline.clone(), doings: doings.clone() };
     let actor = Actor {
         places,
         timeline,
@@ -85,6 +93,7 @@ pub(super) fn spawn(
         runs: ActiveRuns::new(),
         watching: JoinSet::new(),
         ends,
+        doings,
         remarks: Vec::new(),
         published,
         shared,
@@ -111,6 +120,7 @@ fn view_of(record: &WorkspaceRecord, ends: &Ends, runs: u32, connected: bool) ->
         base: ends.base.clone(),
         head: ends.head.clone(),
         unapplied: ends.unapplied,
+        unrecorded: false,
         runs,
         problem: record.problem.clone(),
     }
@@ -221,7 +231,7 @@ impl Actor {
                     }
                     (Operation::Rollback { .. } | Operation::Apply { .. }, _) => {}
                     // The guest that is there goes on as it was.
-                    (Operation::Up { rebuild: true }, Step::Directories | Step::Image | Step::Copy)
+                    (Operation::Up { rebuild: true, .. }, Step::Directories | Step::Image | Step::Copy)
                         if self.pool.is_some() => {}
                     _ => self.record.problem = Some(error.message.clone()),
                 }
@@ -298,7 +308,8 @@ impl Actor {
         .await;
     }
 
-    async fn up(&mut self, rebuild: bool, say: &Say) -> Result<UpDone, Error> {
+    async fn up(&mut self, how: Rebuild, say: &Say) -> Result<UpDone, Error> {
+        let rebuild = how != Rebuild::No;
         let created = self.record.rest == Rest::New;
         if !rebuild && self.is_up().await {
             return Ok(UpDone { told: self.whether_the_project_moved_on().await, created: false });
@@ -319,10 +330,11 @@ impl Actor {
             None => true,
         };
         let operation = if created || rebuild || no_image || self.ends.base.is_none() {
-            Operation::Up { rebuild: rebuild && !created }
+            Operation::Up { rebuild: rebuild && !created, no_cache: how == Rebuild::Anew }
         } else {
             Operation::Start
         };
+        let before = self.record.image.as_ref().map(|image| image.reference.clone());
         let mut told = self.operate(operation, say).await.map_err(|error| {
             let hint = error.data.hint.clone().filter(|_| rebuild && !created);
             match hint {
@@ -330,10 +342,28 @@ impl Actor {
                 None => error,
             }
         })?;
+        if rebuild && before != self.record.image.as_ref().map(|image| image.reference.clone()) {
+            self.forget_image(before).await;
+        }
         if !created && !rebuild {
             told.notes.extend(self.whether_the_project_moved_on().await.notes);
         }
         Ok(UpDone { told, created })
+    }
+
+    /// An image of ours that no other workspace needs goes; its layers stay as long as others have them.
+    pub(super) async fn forget_image(&self, reference: Option<String>) {
+        let Some(reference) = reference else { return };
+        let needed = match self.shared.workspaces.list() {
+            Ok(all) => {
+                let mut others = all.into_iter().flatten().filter(|other| other.id != self.record.id);
+                others.any(|other| other.image.is_some_and(|image| image.reference == reference))
+            }
+            Err(_) => true,
+        };
+        if !needed && let Err(error) = self.shared.provider.remove_image(&reference).await {
+            tracing::debug!(%reference, %error, "an image that nobody needs was not removed");
+        }
     }
 
     /// By the engine's word too: a guest may have been stopped or removed behind our back.
@@ -349,6 +379,11 @@ impl Actor {
 
     async fn whether_the_project_moved_on(&self) -> Told {
         let (project, known) = (self.record.project.clone(), self.record.image.clone());
+        let commits = self.timeline.project_moved_on().await.unwrap_or(false).then(|| {
+            "the project has other commits than were copied in; the guest keeps what it has (vcodingctl apply takes its \
+             work home, then vcodingctl destroy and vcodingctl up begin anew)"
+                .to_owned()
+        });
         let note = tokio::task::spawn_blocking(move || match crate::config::Project::load(&project) {
             Ok(config) => (known?.source != super::steps::source_of(&project, &config)).then(|| {
                 "the Dockerfile or vcoding.toml changed since the guest was made: vcodingctl up --rebuild takes it in"
@@ -356,7 +391,7 @@ impl Actor {
             }),
             Err(error) => Some(format!("it runs as it was made; {error}")),
         });
-        Told { notes: note.await.ok().flatten().into_iter().collect(), ..Told::default() }
+        Told { notes: note.await.ok().flatten().into_iter().chain(commits).collect(), ..Told::default() }
     }
 
     async fn start(&mut self) -> Result<(), Error> {
@@ -373,6 +408,16 @@ impl Actor {
 
     async fn destroy(&mut self, force: bool, purge: bool) -> Result<(), Error> {
         if !force {
+            if self.runs.any() {
+                let runs = self.runs.count();
+                let message = format!(
+                    "workspace {} has {runs} {} under way",
+                    self.record.name,
+                    if runs == 1 { "run" } else { "runs" }
+                );
+                return Err(Error::new(Kind::WorkspaceBusy, message)
+                    .hint("vcodingctl cancel @ ends the newest; vcodingctl destroy --force ends everything"));
+            }
             self.look_at_history()
                 .await
                 .map_err(|e| e.hint("vcodingctl destroy --force, if nothing of it is wanted"))?;
@@ -438,6 +483,14 @@ impl Actor {
         activity: Activity,
     ) -> Result<(CheckpointView, bool, Vec<String>), Error> {
         self.needs_history()?;
+        if let Some(label) = &cause.label
+            && let Ok(there) = self.timeline.resolve(label.clone()).await
+        {
+            let short: String = there.to_string().chars().take(10).collect();
+            return Err(Error::new(Kind::LabelTaken, format!("{label} is checkpoint {short} already"))
+                .hint("vcodingctl checkpoint -m ANOTHER-NAME"));
+        }
+        self.doings.recorded();
         let made = self.timeline.checkpoint(cause, activity).await.map_err(|e| failure::of_timeline(&e))?;
         self.remarks.clone_from(&made.2);
         self.look_at_history().await?;
@@ -552,6 +605,7 @@ impl Actor {
             wall: self.wall.clone(),
             made: self.record.rest != Rest::New,
             musl: self.record.image.as_ref().is_some_and(|i| i.musl),
+            default_agent: self.record.default_agent.clone(),
             models: self.record.models.clone(),
             run: self.record.run.clone(),
         }));

@@ -2,7 +2,7 @@
 
 use protocol::{Error, Kind};
 
-use crate::{agents, config, exec, image, provider, runs, secrets, ssh, store, timeline};
+use crate::{agents, config, exec, image, provider, runs, secrets, ssh, store, timeline, transfer};
 
 /// The whole chain of causes, as one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -76,7 +76,8 @@ pub fn of_config(error: &config::Error) -> Error {
     let answer = Error::new(Kind::InvalidConfiguration, chain(error));
     match error {
         config::Error::Unsupported { .. } => answer.hint("take these lines out of vcoding.toml"),
-        config::Error::Unreadable { .. } | config::Error::Mistake { .. } => answer,
+        config::Error::Unreadable { path, .. } => answer.hint(format!("ls -l {}", path.display())),
+        config::Error::Mistake { .. } => answer.hint("docs/configuration.md says what may stand there"),
     }
 }
 
@@ -122,6 +123,25 @@ fn of_history(error: &history::Error) -> Error {
             (Kind::WorkspaceNotRunning, "vcodingctl up brings it back as it was at @")
         }
         E::Io { .. } | E::Files(_) | E::Git { .. } => (Kind::Internal, "df -h; vcodingctl daemon status"),
+    };
+    Error::new(kind, chain(error)).hint(hint)
+}
+
+pub fn of_collect(error: &transfer::CollectError) -> Error {
+    use transfer::CollectError as E;
+    let full = |error: &std::io::Error| error.raw_os_error() == Some(28);
+    let (kind, hint) = match error {
+        E::NoMatch { .. } => (Kind::PathNotFound, "vcodingctl exec -- ls"),
+        E::To { source, .. } if full(source) => (Kind::NoSpace, "df -h"),
+        E::Files(inner) if std::error::Error::source(inner).and_then(|e| e.downcast_ref()).is_some_and(full) => {
+            (Kind::NoSpace, "df -h")
+        }
+        E::Files(inner) if inner.is_missing() => {
+            (Kind::WorkspaceNotRunning, "vcodingctl up brings it back as it was at @")
+        }
+        E::To { .. } | E::Files(_) => (Kind::Internal, "ls -ld that path; df -h"),
+        E::TooMany => (Kind::InvalidParameters, "vcodingctl exec -- tar c DIR > DIR.tar"),
+        E::Abandoned => (Kind::Interrupted, "vcodingctl collect again"),
     };
     Error::new(kind, chain(error)).hint(hint)
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use protocol::checkpoint::{CheckpointView, DiffResult, RollbackResult};
 use protocol::run::RunView;
-use protocol::transfer::ApplyResult;
-use protocol::workspace::Phase;
+use protocol::transfer::{ApplyResult, CollectResult};
+use protocol::workspace::{Phase, WorkspaceView};
 use protocol::{Bytes, Error, Kind, RunId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::active::Prepared;
+use super::doings::{Doing, Doings};
 use super::steps::Told;
 use super::{Say, Snapshot, failure};
 use crate::ssh::Pool;
 use crate::timeline::Timeline;
+use crate::transfer::{self, CollectRequest};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -24,7 +26,7 @@ pub(super) enum Command {
     /// After the daemon's start: finish what was under way, find the guest and the runs again.
     Recover,
     Up {
-        rebuild: bool,
+        rebuild: Rebuild,
         say: Say,
         reply: Reply<UpDone>,
     },
@@ -77,6 +79,17 @@ pub(super) enum Command {
     },
 }
 
+/// What becomes of the image that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuild {
+    /// It stays.
+    No,
+    /// It is built again, and what did not change is taken from the engine's cache.
+    Cached,
+    /// Nothing is taken from there.
+    Anew,
+}
+
 /// What an `up` has to tell.
 #[derive(Debug)]
 pub struct UpDone {
@@ -90,9 +103,22 @@ pub struct Handle {
     pub(super) inbox: mpsc::Sender<Command>,
     pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(super) timeline: Timeline,
+    pub(super) doings: Doings,
 }
 
 impl Handle {
+    /// As it is now.
+    pub fn view(&self) -> WorkspaceView {
+        let view = self.snapshot().view.clone();
+        let unrecorded = view.runs > 0 || self.doings.any();
+        WorkspaceView { unrecorded: view.base.is_some() && unrecorded, ..view }
+    }
+
+    /// A command is let into the guest, until the answer is dropped.
+    pub fn doing(&self) -> Doing {
+        self.doings.begin()
+    }
+
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
     }
@@ -150,7 +176,7 @@ impl Handle {
         let _fits = self.inbox.try_send(Command::Recover);
     }
 
-    pub async fn up(&self, rebuild: bool, say: Say) -> Result<UpDone, Error> {
+    pub async fn up(&self, rebuild: Rebuild, say: Say) -> Result<UpDone, Error> {
         self.ask(|reply| Command::Up { rebuild, say, reply }).await
     }
 
@@ -180,6 +206,21 @@ impl Handle {
 
     pub async fn apply(&self, branch: Option<String>) -> Result<ApplyResult, Error> {
         self.ask(|reply| Command::Apply { branch, reply }).await
+    }
+
+    /// Copies files of the work tree out; beside whatever the workspace does.
+    ///
+    /// # Errors
+    /// What does not match, cannot be read or cannot be written.
+    pub async fn collect(&self, request: CollectRequest) -> Result<CollectResult, Error> {
+        let tree = self.timeline.paths().tree.clone();
+        let wanted = tokio_util::sync::CancellationToken::new();
+        // A caller that goes away drops this, and with it ends the copying.
+        let _waiting = wanted.clone().drop_guard();
+        super::steps::blocking(move || {
+            transfer::collect(&tree, &request, &|| wanted.is_cancelled()).map_err(|e| failure::of_collect(&e))
+        })
+        .await
     }
 
     pub async fn run_start(&self, prepared: Prepared, say: Say) -> Result<RunView, Error> {
@@ -216,11 +257,11 @@ impl Handle {
 }
 
 impl UpDone {
-    pub fn into_result(self, snapshot: &Snapshot) -> protocol::workspace::UpResult {
+    pub fn into_result(self, handle: &Handle) -> protocol::workspace::UpResult {
         protocol::workspace::UpResult {
-            workspace: snapshot.view.clone(),
+            workspace: handle.view(),
             created: self.created,
-            wall: snapshot.wall.clone(),
+            wall: handle.snapshot().wall.clone(),
             left_out: self.told.left_out,
             left_out_total: self.told.left_out_total,
             files: self.told.files,

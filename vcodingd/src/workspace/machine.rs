@@ -31,6 +31,9 @@ pub enum Operation {
     /// From a project to a guest that answers.
     Up {
         rebuild: bool,
+        /// A rebuild without the engine's cache.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_cache: bool,
     },
     /// From a stopped or lost guest to one that answers.
     Start,
@@ -100,8 +103,8 @@ impl Operation {
             PutAway, Remove, Restore, Start,
         };
         match self {
-            Self::Up { rebuild: false } => &[Directories, Image, Copy, Files, Create, Start, Connect],
-            Self::Up { rebuild: true } => {
+            Self::Up { rebuild: false, .. } => &[Directories, Image, Copy, Files, Create, Start, Connect],
+            Self::Up { rebuild: true, .. } => {
                 &[Directories, Image, Copy, Disconnect, Remove, Files, Create, Start, Connect]
             }
             Self::Start => &[Directories, Files, Create, Start, Connect],
@@ -188,8 +191,8 @@ mod tests {
 
     fn operations() -> Vec<Operation> {
         vec![
-            Operation::Up { rebuild: false },
-            Operation::Up { rebuild: true },
+            Operation::Up { rebuild: false, no_cache: false },
+            Operation::Up { rebuild: true, no_cache: true },
             Operation::Start,
             Operation::Stop,
             Operation::Destroy { purge: true, force: true },

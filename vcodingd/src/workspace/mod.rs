@@ -18,6 +18,8 @@ mod actor;
 mod agent;
 mod apply;
 mod consent;
+mod doctor;
+mod doings;
 mod failure;
 mod handle;
 mod helper;
@@ -40,6 +42,7 @@ use tokio::sync::mpsc;
 
 pub use active::{KnownRuns, RunEntry};
 pub use agent::open_store;
+pub use doings::Doing;
 pub use failure::{chain as failure_chain, of_secrets as failure_of_secrets};
 pub use handle::Handle;
 pub use points::Points;
@@ -82,6 +85,7 @@ pub struct Snapshot {
     pub made: bool,
     /// What its image was built on, and vcoding.toml's wishes for agents.
     pub musl: bool,
+    pub default_agent: String,
     pub models: std::collections::BTreeMap<String, String>,
     pub run: crate::config::Run,
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::actor;
-use super::handle::Handle;
+use super::handle::{Handle, Rebuild};
 use super::record::{LimitsRecord, Places, Rest, WorkspaceRecord};
 use super::recovery::{self, Recovered};
 use super::{Say, Shared, consent, failure, trash};
@@ -134,7 +134,7 @@ impl Registry {
     /// Oldest first.
     pub fn list(&self) -> Vec<WorkspaceView> {
         let handles: Vec<_> = self.lock().all.values().map(|e| e.handle.clone()).collect();
-        handles.iter().map(|h| h.snapshot().view.clone()).collect()
+        handles.iter().map(Handle::view).collect()
     }
 
     /// The workspace that a call means.
@@ -190,8 +190,13 @@ impl Registry {
                 self.create(&project, params.name).await?
             }
         };
-        let done = handle.up(params.rebuild, say).await?;
-        Ok(done.into_result(&handle.snapshot()))
+        let rebuild = match (params.rebuild, params.no_cache) {
+            (_, true) => Rebuild::Anew,
+            (true, false) => Rebuild::Cached,
+            (false, false) => Rebuild::No,
+        };
+        let done = handle.up(rebuild, say).await?;
+        Ok(done.into_result(&handle))
     }
 
     /// What a project asks for that only the user may grant; `answer` grants what has this hash,
@@ -230,11 +235,7 @@ impl Registry {
         let (state_dir, root) = (self.shared.state_dir.clone(), project.to_owned());
         let settings = super::steps::blocking(move || consent::settings(&state_dir, &root)).await?;
         if !project.join(&settings.dockerfile).is_file() {
-            return Err(Error::new(
-                Kind::NoDockerfile,
-                format!("{} has no {}", project.display(), settings.dockerfile.display()),
-            )
-            .hint("vcodingctl init   (writes one that fits the project)"));
+            return Err(no_dockerfile(project, &settings.dockerfile));
         }
         let wanted = match (name, &settings.name) {
             (Some(name), _) => Wanted::This(name),
@@ -285,6 +286,8 @@ impl Registry {
         let libc = if snapshot.musl { Libc::Musl } else { Libc::Gnu };
         let model = |agent: &str| snapshot.models.get(agent).cloned();
         let params = RunStartParams {
+            // A prompt without an agent is for the one that vcoding.toml names.
+            agent: params.agent.or_else(|| params.prompt.as_ref().map(|_| snapshot.default_agent.clone())),
             timeout_ms: params.timeout_ms.or(snapshot.run.timeout_ms),
             max_requests: params.max_requests.or(snapshot.run.max_requests),
             ..params
@@ -384,6 +387,10 @@ impl Registry {
             Some(live) => live.log.clone(),
             None => {
                 let dir = Places::of(&self.shared.state_dir, &record.workspace).run_host(id);
+                if !dir.is_dir() {
+                    let why = format!("the events of run {id} are gone with workspace {}", record.workspace_name);
+                    return Err(Error::new(Kind::RunNotFound, why).hint("vcodingctl runs"));
+                }
                 super::steps::blocking(move || Log::open(&dir).map_err(|e| failure::of_log(&e))).await?
             }
         };
@@ -512,6 +519,15 @@ fn taken_by_another(taken: &Entry) -> Error {
              vcodingctl -w {name} destroy ends it; vcodingctl up -w ANOTHER-NAME makes a second"
         ))
     }
+}
+
+fn no_dockerfile(project: &Path, dockerfile: &Path) -> Error {
+    if dockerfile == Path::new("Dockerfile") {
+        return Error::new(Kind::NoDockerfile, format!("{} has no Dockerfile", project.display()))
+            .hint("vcodingctl init   (writes one that fits the project)");
+    }
+    let why = format!("vcoding.toml names {}, which is not there", dockerfile.display());
+    Error::new(Kind::InvalidConfiguration, why).hint("correct [workspace] dockerfile in vcoding.toml")
 }
 
 fn unsuitable(why: &Unsuitable) -> Error {

@@ -87,7 +87,13 @@ impl Actor {
     ) -> Result<Option<String>, Error> {
         match step {
             Step::Directories => self.directories().await,
-            Step::Image => return self.image(matches!(operation, Operation::Up { rebuild: true }), say, told).await,
+            Step::Image => {
+                let (rebuild, no_cache) = match operation {
+                    Operation::Up { rebuild, no_cache } => (*rebuild, *no_cache),
+                    _ => (false, false),
+                };
+                return self.image(rebuild, no_cache, say, told).await;
+            }
             Step::Copy => return self.copy(told).await,
             Step::Files => self.files().await,
             Step::Create => self.create().await,
@@ -162,7 +168,13 @@ impl Actor {
 
     /// The image of the record, made if it is not there. Once it is, only `rebuild` looks at the
     /// project again: a resident guest does not change because a file of the project did.
-    async fn image(&mut self, rebuild: bool, say: &Say, told: &mut Told) -> Result<Option<String>, Error> {
+    async fn image(
+        &mut self,
+        rebuild: bool,
+        no_cache: bool,
+        say: &Say,
+        told: &mut Told,
+    ) -> Result<Option<String>, Error> {
         if !rebuild
             && let Some(image) = &self.record.image
             && self.shared.provider.image(&image.reference).await.is_ok()
@@ -179,7 +191,9 @@ impl Actor {
             target: project.target.clone(),
             args: project.build_args.clone(),
             name: self.record.name.clone(),
+            workspace: self.record.id.clone(),
             rebuild,
+            no_cache,
         };
         let scratch = self.places.host();
         let asked = request.clone();
@@ -425,6 +439,10 @@ impl Actor {
     }
 
     async fn put_away(&mut self, purge: bool) -> Result<(), Error> {
+        if purge {
+            self.forget_runs().await?;
+            self.forget_image(self.record.image.as_ref().map(|image| image.reference.clone())).await;
+        }
         self.timeline.close().await;
         let (state_dir, id) = (self.shared.state_dir.clone(), self.record.id.clone());
         let done =
@@ -432,10 +450,20 @@ impl Actor {
         done.await.inspect_err(|_| self.timeline.reopen())
     }
 
+    /// What is known of its runs, their prompts' beginnings among it.
+    async fn forget_runs(&self) -> Result<(), Error> {
+        let runs = self.shared.runs.list().map_err(|e| failure::of_store(&e))?;
+        for run in runs.into_iter().flatten().filter(|run| run.workspace == self.record.id) {
+            self.shared.runs.remove(run.id.as_str()).await.map_err(|e| failure::of_store(&e))?;
+        }
+        Ok(())
+    }
+
     /// What the work tree holds when nothing writes to it any more; a destroy that was not forced
     /// goes on only if that is at home.
     async fn record_the_last(&mut self, operation: &Operation) -> Result<(), Error> {
-        if self.ends.base.is_none() {
+        // One that was deleted by hand is in its newest checkpoint.
+        if self.ends.base.is_none() || !self.places.tree().is_dir() {
             return Ok(());
         }
         let Operation::Destroy { force, .. } = operation else {

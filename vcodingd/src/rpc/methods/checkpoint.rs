@@ -2,10 +2,11 @@
 
 use jsonrpsee::RpcModule;
 use protocol::checkpoint::{CheckpointList, CheckpointResult};
-use protocol::methods::{Apply, CheckpointCreate, CheckpointDiff, CheckpointList as List, CheckpointRollback};
+use protocol::methods::{Apply, CheckpointCreate, CheckpointDiff, CheckpointList as List, CheckpointRollback, Collect};
 use protocol::{Error, Kind};
 
 use super::{Context, register};
+use crate::transfer::CollectRequest;
 
 const LISTED: u32 = 1000;
 const MAX_LISTED: u32 = 100_000;
@@ -27,6 +28,18 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
     });
     register::<CheckpointRollback, _, _>(module, async |context, _, params| {
         context.registry.find(&params.workspace)?.rollback(params.to, params.paths).await
+    });
+    register::<Collect, _, _>(module, async |context, _, params| {
+        let refused = |what: &str| Err(Error::new(Kind::InvalidParameters, format!("transfer.collect: {what}")));
+        if params.patterns.is_empty() || params.patterns.iter().any(|pattern| pattern.0.is_empty()) {
+            return refused("there is no pattern, or an empty one");
+        }
+        if !params.to.is_absolute() {
+            return refused("to is no absolute path");
+        }
+        let patterns = params.patterns.into_iter().map(|pattern| pattern.0).collect();
+        let request = CollectRequest { patterns, to: params.to, force: params.force };
+        context.registry.find(&params.workspace)?.collect(request).await
     });
     register::<Apply, _, _>(module, async |context, _, params| {
         context.registry.find(&params.workspace)?.apply(params.branch).await

@@ -2,7 +2,8 @@
 
 use jsonrpsee::RpcModule;
 use protocol::daemon::{DaemonStatus, Done};
-use protocol::methods::{self, Discover, Shutdown, Status};
+use protocol::doctor::DoctorResult;
+use protocol::methods::{self, Discover, Doctor, Shutdown, Status};
 use protocol::workspace::Phase;
 
 use super::{Context, register};
@@ -26,6 +27,9 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
     register::<Shutdown, _, _>(module, async |context, _, _| {
         context.shutdown.cancel();
         Ok(Done {})
+    });
+    register::<Doctor, _, _>(module, async |context, _, _| {
+        Ok(DoctorResult { findings: context.registry.doctor(&context.notices).await })
     });
     register::<Discover, _, _>(module, async |_, _, _| Ok(methods::openrpc(env!("CARGO_PKG_VERSION"))));
 }

@@ -29,7 +29,9 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         // Before anything is waited for: the next line may be a signal for it.
         let (named, controls) = Named::new(&call.connection, params.exec.clone())?;
         // A read of what is published; only a guest that is just being started is waited for.
-        let pool = context.registry.find(&params.workspace)?.pool().await?;
+        let workspace = context.registry.find(&params.workspace)?;
+        let pool = workspace.pool().await?;
+        let _doing = workspace.doing();
         start(&pool, &call, params, (named, controls)).await
     });
     register::<ExecSignal, _, _>(module, async |_, call, params: ExecSignalParams| {

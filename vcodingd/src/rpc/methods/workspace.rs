@@ -43,8 +43,7 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
 }
 
 fn shown(handle: &Handle) -> ShowResult {
-    let snapshot = handle.snapshot();
-    ShowResult { workspace: snapshot.view.clone(), wall: snapshot.wall.clone() }
+    ShowResult { workspace: handle.view(), wall: handle.snapshot().wall.clone() }
 }
 
 /// Does `work` while its progress goes to the caller, all of it before the answer.

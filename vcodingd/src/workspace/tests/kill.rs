@@ -36,7 +36,7 @@ macro_rules! after_death {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_up_is_finished_wherever_it_was_cut_off() {
-    for point in points(&Operation::Up { rebuild: false }) {
+    for point in points(&Operation::Up { rebuild: false, no_cache: false }) {
         after_death!(point, |_first, _before| {}, |dying| dying.up(&project_of(dying)).await, |daemon, world| {
             let view = daemon.settled().await.expect("it is listed");
             assert_eq!(view.phase, Phase::Ready, "{point}: {:?}", view.problem);

@@ -8,6 +8,7 @@ use super::world::{Daemon, PATIENCE, World};
 use crate::provider::Error as ProviderError;
 use crate::provider::fake::Op;
 use crate::workspace::Say;
+use crate::workspace::handle::Rebuild;
 
 fn command(argv: &[&str]) -> RunStartParams {
     RunStartParams {
@@ -132,7 +133,7 @@ async fn a_work_tree_whose_history_is_gone_is_neither_emptied_nor_destroyed_by_m
     daemon.settled().await;
     let refused = daemon.handle().destroy(false, false).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::UnappliedWork, "{refused:?}");
-    let refused = daemon.handle().up(true, Say::default()).await.unwrap_err();
+    let refused = daemon.handle().up(Rebuild::Anew, Say::default()).await.unwrap_err();
     assert!(refused.message.contains("history of workspace shop is gone"), "{refused:?}");
     assert_eq!(std::fs::read(own.join("tree/b.txt")).unwrap(), b"hours of work");
     daemon.handle().destroy(true, true).await.unwrap();
@@ -261,5 +262,96 @@ async fn stopping_ends_the_runs_first() {
     let refused = daemon.handle().pool().await.unwrap_err();
     assert_eq!(refused.kind(), Kind::WorkspaceNotRunning);
     assert_eq!(refused.data.hint.as_deref(), Some("vcodingctl start"));
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workspace_with_a_run_under_way_is_destroyed_only_by_force() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
+    let refused = daemon.handle().destroy(false, true).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::WorkspaceBusy, "{refused}");
+    assert!(!daemon.registry.run(&run.id).unwrap().state.is_over());
+    daemon.handle().destroy(true, true).await.unwrap();
+    assert_eq!(daemon.registry.run(&run.id).unwrap_err().kind(), Kind::RunNotFound, "nothing of it is kept");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_events_of_a_run_go_with_its_workspace_and_nothing_is_made_by_looking_for_them() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["write", "b.txt", "x"]), Say::default()).await.unwrap().id;
+    followed(&daemon, &run).await;
+    let id = daemon.view().unwrap().id;
+    daemon.handle().destroy(true, false).await.unwrap();
+    let gone = daemon.registry.follow(&run, None, true).await.map(drop).unwrap_err();
+    assert!(gone.message.contains("gone with workspace shop"), "{gone}");
+    assert!(!world.state().join("workspaces").join(id.as_str()).exists());
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_label_stays_where_it_was_given() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let good = daemon.handle().checkpoint(Some("good".into())).await.unwrap().0;
+    daemon.exec(&["write", "b.txt", "x"]).await;
+    let taken = daemon.handle().checkpoint(Some("good".into())).await.unwrap_err();
+    assert!(taken.kind() == Kind::LabelTaken && taken.message.contains(&good.id[..10]), "{taken}");
+    let better = daemon.handle().checkpoint(Some("better".into())).await.unwrap().0;
+    assert_ne!(good.id, better.id);
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_recorded_yet_is_not_said_to_be_home() {
+    let world = World::new();
+    let daemon = world.open().await;
+    let unrecorded = |daemon: &Daemon| daemon.view().unwrap().unrecorded;
+    assert!(!daemon.up(&world.project).await.unwrap().workspace.unrecorded);
+    let doing = daemon.handle().doing();
+    assert!(unrecorded(&daemon));
+    drop(doing);
+    assert!(unrecorded(&daemon));
+    daemon.handle().checkpoint(None).await.unwrap();
+    assert!(!unrecorded(&daemon));
+    daemon.end().await;
+    let daemon = world.open().await;
+    daemon.settled().await;
+    assert!(unrecorded(&daemon), "what happened while no daemon was there nobody knows");
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_up_says_that_the_project_has_gone_on() {
+    let world = World::new();
+    let git = |args: &[&str]| {
+        let who = ["-c", "user.name=u", "-c", "user.email=u@example.org"];
+        let done = std::process::Command::new("git").current_dir(&world.project).args(who).args(args).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    git(&["init", "-q", "."]);
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "first"]);
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let moved = |notes: &[String]| notes.iter().any(|note| note.contains("other commits"));
+    assert!(!moved(&daemon.up(&world.project).await.unwrap().notes));
+    // What came home and was merged is no news.
+    daemon.exec(&["write", "b.txt", "x"]).await;
+    daemon.handle().apply(None).await.unwrap();
+    git(&["merge", "-q", "vcoding/shop"]);
+    assert!(!moved(&daemon.up(&world.project).await.unwrap().notes));
+    git(&["commit", "-q", "--allow-empty", "-m", "the same tree"]);
+    assert!(!moved(&daemon.up(&world.project).await.unwrap().notes));
+    std::fs::write(world.project.join("c.txt"), "mine").unwrap();
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "mine"]);
+    assert!(moved(&daemon.up(&world.project).await.unwrap().notes));
     daemon.end().await;
 }
