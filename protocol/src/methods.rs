@@ -94,6 +94,8 @@ methods! {
         "One run.";
     RunCancel "run.cancel" (run::RunParams) -> run::RunView,
         "End a run with its whole process tree; the reply comes when it has ended.";
+    RunReportOf "run.report" (run::RunParams) -> run::RunReport,
+        "One run with its prompt, what it changed, and its checkpoints.";
     RunSubscribe "run.subscribe" (run::RunSubscribeParams) -> Value,
         "Events of a run from any point on, as `run.event` notifications, ended by its record.";
     CheckpointCreate "checkpoint.create" (cp::CheckpointCreateParams) -> cp::CheckpointResult,

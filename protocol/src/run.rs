@@ -128,3 +128,17 @@ pub enum RunItem {
     /// The run's record, last: nothing follows.
     End(Box<RunView>),
 }
+
+/// Everything about one run but its events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunReport {
+    pub run: RunView,
+    /// What the agent was asked; a command has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// From its start to its end, or to now; absent where its workspace is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<crate::checkpoint::DiffResult>,
+    /// From its start to its end, oldest first.
+    pub checkpoints: Vec<crate::checkpoint::CheckpointView>,
+}

@@ -8,9 +8,11 @@
 
 mod built_in;
 mod render;
+mod report;
 mod template;
 
 pub use render::{Value, Variables};
+pub use report::report;
 pub use template::{Error, File, Project, Question, Template, given};
 
 /// The agents' manifests: name and TOML.

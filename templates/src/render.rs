@@ -59,7 +59,7 @@ pub(crate) fn text(file: &str, text: &str, variables: &Variables) -> Result<Stri
     environment().render_named_str(file, text, variables).map_err(|e| mistake(file, &e))
 }
 
-fn mistake(file: &str, error: &minijinja::Error) -> Error {
+pub(crate) fn mistake(file: &str, error: &minijinja::Error) -> Error {
     let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
     let what = match error.kind() {
         ErrorKind::UndefinedError => "a value is not there".to_owned(),

@@ -96,6 +96,15 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Make a page of a run to look at: prompt, timeline, diffs, checkpoints
+    Report {
+        /// The run: its id, the beginning or end of it (at least 4 digits), or @ for the newest
+        #[arg(default_value = "@")]
+        run: String,
+        /// Where to (default: report-RUN.html here; - is standard output)
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// End a run with everything it started
     Cancel {
         /// The run: its id, the beginning or end of it (at least 4 digits), or @ for the newest

@@ -25,6 +25,10 @@ const EXAMPLES: &[(&str, [(&str, &str); 2])] = &[
     ),
     ("runs", [("runs", "of this workspace"), ("runs --all", "of every workspace")]),
     ("logs", [("logs", "the newest run's events"), ("logs -f 7q889", "follow the run whose id ends so")]),
+    (
+        "report",
+        [("report", "the newest run, as report-RUN.html"), ("report 7q889 -o run.html", "the run whose id ends so")],
+    ),
     ("cancel", [("cancel @", "the newest run"), ("cancel 7q889", "the run whose id ends so")]),
     ("checkpoint", [("checkpoint", "record the work tree now"), ("checkpoint -m good", "and call it good")]),
     ("log", [("log", "the newest 50"), ("log -n 5", "the newest five")]),

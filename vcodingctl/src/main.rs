@@ -11,6 +11,7 @@ mod pager;
 mod printer;
 mod progress;
 mod render;
+mod report;
 mod terminal;
 mod wait;
 

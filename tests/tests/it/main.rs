@@ -12,6 +12,7 @@ mod losing;
 mod main_job;
 mod ordinary;
 mod protocol;
+mod report;
 mod run_claude;
 mod samples;
 mod scripting;

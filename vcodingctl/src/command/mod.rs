@@ -10,7 +10,7 @@ mod exec;
 mod follow;
 mod history;
 mod log_file;
-mod names;
+pub mod names;
 mod run;
 mod secret;
 mod service;
@@ -50,6 +50,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         Command::Run(args) => run::run(args, &session, printer),
         Command::Runs { all } => run::runs(*all, &session, printer),
         Command::Logs { run, follow } => run::logs(run, *follow, &session, printer),
+        Command::Report { run, output } => crate::report::run(run, output.as_deref(), &session, printer),
         Command::Cancel { run } => run::cancel(run, &session, printer),
         Command::Checkpoint { label } => history::checkpoint(label.clone(), &session, printer),
         Command::Log { limit } => history::log(*limit, &session, printer),

@@ -50,6 +50,16 @@ fn style(line: &str, left: &mut (u64, u64)) -> Option<Style> {
     }
 }
 
+/// What a line is, by a word: `added`, `deleted`, `hunk`, or nothing of these.
+pub fn tone(line: &str, left: &mut (u64, u64)) -> &'static str {
+    match style(line, left) {
+        Some(Style::Green) => "added",
+        Some(Style::Red) => "deleted",
+        Some(Style::Cyan) => "hunk",
+        _ => "",
+    }
+}
+
 /// An `index` line with ids as long as git shows them; whole ones are for programs.
 fn shortened(line: &str) -> Cow<'_, str> {
     const SHOWN: usize = 10;

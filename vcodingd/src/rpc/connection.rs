@@ -321,6 +321,7 @@ fn audited(method: &str) -> bool {
             | "workspace.list"
             | "workspace.show"
             | "run.list"
+            | "run.report"
             | "run.show"
             | "run.subscribe"
             | "run.unsubscribe"

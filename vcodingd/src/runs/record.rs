@@ -3,7 +3,7 @@
 //! The store has it, and a copy lies beside the run's log, so that a lost store can be rebuilt.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,10 @@ use crate::store::Record;
 const NAME: &str = "record.json";
 /// A longer copy is none of ours: a prompt is not in it, a command's arguments are.
 const MAX_COPY: u64 = 4 << 20;
+/// What the agent was asked, whole.
+const PROMPT: &str = "prompt";
+/// A longer one is refused before it comes here.
+const MAX_PROMPT: u64 = 1 << 20;
 /// A title's length in characters.
 const TITLE: usize = 100;
 
@@ -173,6 +177,24 @@ impl RunRecord {
         }
         serde_json::from_value(copy.run).map_err(unreadable)
     }
+}
+
+/// Keeps what an agent is asked beside its log, where no guest sees it. Blocking.
+///
+/// # Errors
+/// The caller names the directory.
+pub fn write_prompt(dir: &Path, prompt: &str) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let path = dir.join(PROMPT);
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(prompt.as_bytes())
+}
+
+/// What the agent was asked, if that is known. Blocking.
+pub fn read_prompt(dir: &Path) -> Option<String> {
+    let mut text = Vec::new();
+    File::open(dir.join(PROMPT)).ok()?.take(MAX_PROMPT).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// A prompt's beginning.

@@ -191,6 +191,11 @@ impl Actor {
                 ..runs::Start::default()
             },
         };
+        if let Some(prompt) = params.prompt.clone() {
+            let dir = self.places.run_host(&id);
+            super::steps::blocking(move || runs::write_prompt(&dir, &prompt).map_err(|e| failure::of_file(&dir, &e)))
+                .await?;
+        }
         self.shared.points.pass("run", "record", Side::Before).await;
         self.save_run(&record).await?;
         self.shared.points.pass("run", "start", Side::Before).await;

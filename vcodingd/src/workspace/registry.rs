@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use protocol::consent::Consent;
-use protocol::run::{RunItem, RunStartParams, RunView};
+use protocol::run::{RunItem, RunReport, RunStartParams, RunView};
 use protocol::secret::{SecretSource, SecretView};
 use protocol::workspace::{DestroyResult, UpParams, UpResult, WorkspaceView};
 use protocol::{Error, Kind, RunId, Timestamp, WorkspaceId, WorkspaceName, WorkspaceRef};
@@ -334,6 +334,39 @@ impl Registry {
     fn run_record(&self, id: &RunId) -> Result<RunRecord, Error> {
         let record = self.shared.runs.get(id.as_str()).map_err(|e| failure::of_store(&e))?;
         record.ok_or_else(|| Error::new(Kind::RunNotFound, format!("there is no run {id}")).hint("vcodingctl runs"))
+    }
+
+    /// One run with what it was asked and what it did to the work tree.
+    ///
+    /// # Errors
+    /// [`Kind::RunNotFound`]; a history that cannot be read.
+    pub async fn run_report(&self, id: &RunId) -> Result<RunReport, Error> {
+        /// Checkpoints that are looked through for those of the run.
+        const MOST: usize = 1000;
+        let run = self.run(id)?;
+        let dir = Places::of(&self.shared.state_dir, &run.workspace).run_host(id);
+        let prompt = super::steps::blocking(move || Ok(runs::read_prompt(&dir))).await?;
+        let handle = match self.find(&WorkspaceRef::Name(run.workspace.to_string())) {
+            Ok(handle) => handle,
+            Err(error) if error.kind() == Kind::WorkspaceNotFound => {
+                return Ok(RunReport { run, prompt, changes: None, checkpoints: Vec::new() });
+            }
+            Err(error) => return Err(error),
+        };
+        let changes = match &run.before {
+            Some(before) => Some(handle.diff(Some(before.clone()), run.after.clone(), Vec::new()).await?),
+            None => None,
+        };
+        // Newest first: from its end to its start.
+        let all = handle.checkpoints(MOST).await?;
+        let from = run.after.as_ref().and_then(|after| all.iter().position(|c| c.id == *after)).unwrap_or(0);
+        let to = run.before.as_ref().and_then(|before| all.iter().position(|c| c.id == *before));
+        let mut checkpoints = match to {
+            Some(to) => all.get(from..=to).unwrap_or_default().to_vec(),
+            None => Vec::new(),
+        };
+        checkpoints.reverse();
+        Ok(RunReport { run, prompt, changes, checkpoints })
     }
 
     /// Ends a run with its whole tree; returns when it has ended.

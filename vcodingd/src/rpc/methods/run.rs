@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use jsonrpsee::core::SubscriptionError;
 use jsonrpsee::{PendingSubscriptionSink, RpcModule, SubscriptionMessage};
-use protocol::methods::{RunCancel, RunList as List, RunShow, RunStart, RunSubscribe};
+use protocol::methods::{RunCancel, RunList as List, RunReportOf, RunShow, RunStart, RunSubscribe};
 use protocol::run::{RunItem, RunList, RunSubscribeParams};
 use protocol::{Error, Method};
 
@@ -24,6 +24,7 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         Ok(RunList { runs: context.registry.runs(params.workspace.as_ref())? })
     });
     register::<RunShow, _, _>(module, async |context, _, params| context.registry.run(&params.run));
+    register::<RunReportOf, _, _>(module, async |context, _, params| context.registry.run_report(&params.run).await);
     register::<RunCancel, _, _>(module, async |context, _, params| context.registry.run_cancel(&params.run).await);
     module
         .register_subscription(RunSubscribe::NAME, NOTIFICATION, END, |params, pending, context, _| {
