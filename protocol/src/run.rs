@@ -46,8 +46,10 @@ pub enum RunState {
     Endpoint,
     /// A budget was used up.
     Budget,
-    /// The run's supervisor was killed, or its files were tampered with.
+    /// The guest or the run's supervisor ended before it did.
     Lost,
+    /// Its files in the guest are not what the supervisor writes: cut off, replaced, forged.
+    Tampered,
 }
 
 impl RunState {
@@ -118,6 +120,9 @@ pub struct RunSubscribeParams {
     /// End at the newest event instead of waiting for the run's end.
     #[serde(default)]
     pub once: bool,
+    /// Every line as it was written, as `output` events: the agent's own format is not read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
 }
 
 /// A `run.event` notification's `result`.

@@ -95,6 +95,9 @@ pub enum Command {
         /// Follow until the run ends
         #[arg(short, long)]
         follow: bool,
+        /// The agent's own output, as it wrote it
+        #[arg(long)]
+        raw: bool,
     },
     /// Make a page of a run to look at: prompt, timeline, diffs, checkpoints
     Report {
@@ -282,6 +285,9 @@ pub struct Run {
     /// The model
     #[arg(long)]
     pub model: Option<String>,
+    /// Show the agent's own output, as it writes it
+    #[arg(long)]
+    pub raw: bool,
     /// A background command instead of an agent
     #[arg(last = true, value_name = "CMD")]
     pub argv: Vec<OsString>,

@@ -32,6 +32,11 @@ fn main() -> ExitCode {
             Some(daemon::CHECK_STORE) => {
                 return ExitCode::from(daemon::check_store(&PathBuf::from(arguments.next().unwrap_or_default())));
             }
+            #[cfg(debug_assertions)]
+            Some("--kill-points") => {
+                daemon::kill_points().iter().for_each(|point| println!("{point}"));
+                return ExitCode::SUCCESS;
+            }
             Some("--version") => {
                 println!("vcodingd {}", env!("CARGO_PKG_VERSION"));
                 return ExitCode::SUCCESS;

@@ -7,9 +7,11 @@ mod build;
 mod check;
 mod demo;
 mod engine;
+mod faults;
 mod packages;
 mod program;
 mod say;
+mod soak;
 mod test;
 mod workspace;
 
@@ -24,6 +26,8 @@ const USAGE: &str = "cargo xtask TASK
   test               check, set-up, every test; ends with one line
   check              arrows of the house, format, lints, documentation
   images             what `vcodingctl init` writes, built and tested for all six languages
+  faults [N] [WHAT]  kill -9 at every named point, N times each (3); only of this command, or at this point
+  soak MINUTES       several clients at once, daemon and guests killed at random; what is left
   bench [exec|files] medians and ratios beside docker exec, ssh, nsenter and git
   build [--release]  the guest and the client static, everything else native
   setup              the container engine and the base image, made where missing
@@ -37,6 +41,10 @@ fn main() -> ExitCode {
         ["demo", "--release"] => demo::run(Profile::Release),
         ["test"] => test::run(),
         ["images"] => test::images(),
+        ["faults"] => faults::run(faults::Rounds(3), None),
+        ["faults", rounds] if rounds.parse::<usize>().is_ok() => faults::run(rounds_of(rounds), None),
+        ["faults", rounds, only] if rounds.parse::<usize>().is_ok() => faults::run(rounds_of(rounds), Some(only)),
+        ["soak", minutes] if minutes.parse::<u64>().is_ok() => soak::run(minutes.parse().unwrap_or(1)),
         ["bench"] => bench::run(bench::Part::All),
         ["bench", "exec"] => bench::run(bench::Part::Exec),
         ["bench", "files"] => bench::run(bench::Part::Files),
@@ -61,6 +69,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn rounds_of(text: &str) -> faults::Rounds {
+    faults::Rounds(text.parse().unwrap_or(1))
 }
 
 fn setup() -> Result<()> {

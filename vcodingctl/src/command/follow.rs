@@ -38,6 +38,8 @@ pub struct Wanted<'a> {
     pub run: &'a RunId,
     /// A background command: its output is printed as it is.
     pub command: bool,
+    /// An agent's output, too, in the agent's own format.
+    pub raw: bool,
     /// End at the newest event.
     pub once: bool,
     pub on_interrupt: OnInterrupt,
@@ -72,7 +74,7 @@ pub fn follow(
     printer: &Printer,
 ) -> Result<RunView, Error> {
     let columns = printer.columns();
-    let renderer = Renderer::new(printer.ink(), columns, printer.verbose, wanted.command);
+    let renderer = Renderer::new(printer.ink(), columns, printer.verbose, wanted.command || wanted.raw);
     let mut follower =
         Follower { client, interrupts, wanted, session, printer, renderer, next: None, call: 0, cancel: None };
     follower.subscribe()?;
@@ -101,7 +103,8 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     fn subscribe(&mut self) -> Result<(), Error> {
-        let params = RunSubscribeParams { run: self.wanted.run.clone(), from: self.next, once: self.wanted.once };
+        let (run, from, once, raw) = (self.wanted.run.clone(), self.next, self.wanted.once, self.wanted.raw);
+        let params = RunSubscribeParams { run, from, once, raw };
         self.call = self.client.send::<RunSubscribe>(&params, &[])?;
         Ok(())
     }
@@ -234,7 +237,7 @@ impl Follower<'_> {
             return;
         }
         let line = self.renderer.end(view, self.printer.talk_ink());
-        if self.wanted.command {
+        if self.wanted.command || self.wanted.raw {
             self.printer.closing(&line);
         } else {
             self.printer.closing("");

@@ -49,7 +49,7 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         Command::Up { rebuild, no_cache } => workspace::up((*rebuild, *no_cache), &session, printer),
         Command::Run(args) => run::run(args, &session, printer),
         Command::Runs { all } => run::runs(*all, &session, printer),
-        Command::Logs { run, follow } => run::logs(run, *follow, &session, printer),
+        Command::Logs { run, follow, raw } => run::logs(run, (*follow, *raw), &session, printer),
         Command::Report { run, output } => crate::report::run(run, output.as_deref(), &session, printer),
         Command::Cancel { run } => run::cancel(run, &session, printer),
         Command::Checkpoint { label } => history::checkpoint(label.clone(), &session, printer),

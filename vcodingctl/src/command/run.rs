@@ -46,7 +46,8 @@ pub fn run(args: &Run, session: &Session, printer: &Printer) -> Outcome {
     let id = view.id.clone();
     printer.aside(&format!("run {} in {}; Ctrl-C cancels it", short_run(&id), view.workspace_name));
     let command = params.agent.is_none();
-    let wanted = Wanted { run: &id, command, once: false, on_interrupt: OnInterrupt::Cancel, cancel_now };
+    let wanted =
+        Wanted { run: &id, command, raw: args.raw, once: false, on_interrupt: OnInterrupt::Cancel, cancel_now };
     let view = follow(daemon, &interrupts, &wanted, session, printer)?;
     Ok(ended(&view, printer))
 }
@@ -159,7 +160,7 @@ fn ended(view: &RunView, printer: &Printer) -> u8 {
 fn exit(view: &RunView) -> u8 {
     view.exit.unwrap_or(match view.state {
         RunState::Succeeded | RunState::Starting | RunState::Running => 0,
-        RunState::Failed | RunState::Lost => 1,
+        RunState::Failed | RunState::Lost | RunState::Tampered => 1,
         RunState::Cancelled => 130,
         RunState::TimedOut => 124,
         RunState::Endpoint => 6,
@@ -209,12 +210,17 @@ fn state(state: RunState) -> Cell {
         RunState::Succeeded => Style::Green,
         RunState::Starting | RunState::Running => Style::Cyan,
         RunState::Cancelled => Style::Yellow,
-        RunState::Failed | RunState::TimedOut | RunState::Endpoint | RunState::Budget | RunState::Lost => Style::Red,
+        RunState::Failed
+        | RunState::TimedOut
+        | RunState::Endpoint
+        | RunState::Budget
+        | RunState::Lost
+        | RunState::Tampered => Style::Red,
     };
     Cell::styled(word(state), style)
 }
 
-pub fn logs(run: &str, stay: bool, session: &Session, printer: &Printer) -> Outcome {
+pub fn logs(run: &str, (stay, raw): (bool, bool), session: &Session, printer: &Printer) -> Outcome {
     let mut daemon = session.daemon()?;
     let id = names::run(&mut daemon, session, run)?;
     let view = daemon.call::<RunShow>(&RunParams { run: id.clone() })?;
@@ -222,6 +228,7 @@ pub fn logs(run: &str, stay: bool, session: &Session, printer: &Printer) -> Outc
     let wanted = Wanted {
         run: &id,
         command: view.agent.is_none(),
+        raw,
         once: !stay,
         on_interrupt: OnInterrupt::Leave,
         cancel_now: false,

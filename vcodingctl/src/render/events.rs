@@ -146,6 +146,7 @@ impl Renderer {
             RunState::Endpoint => ("✗", Style::Red, "failed at the model endpoint"),
             RunState::Budget => ("✗", Style::Red, "ended at its budget"),
             RunState::Lost => ("✗", Style::Red, "lost"),
+            RunState::Tampered => ("✗", Style::Red, "tampered with"),
         };
         let mut facts = Vec::new();
         if let (RunState::Failed, Some(status), None) = (run.state, run.status, &run.agent) {

@@ -71,7 +71,8 @@ fn events(daemon: &mut Client, run: &RunId) -> Result<(Vec<Event>, bool), Error>
     }
     let mut events = Vec::new();
     let mut more = false;
-    let call = daemon.send::<RunSubscribe>(&RunSubscribeParams { run: run.clone(), from: None, once: true }, &[])?;
+    let call = daemon
+        .send::<RunSubscribe>(&RunSubscribeParams { run: run.clone(), from: None, once: true, raw: false }, &[])?;
     loop {
         let message = daemon.receive()?;
         if message.method.as_deref() != Some("run.event") {

@@ -163,6 +163,10 @@ fn in_a_process_of_its_own(store: &Path) -> Result<(), String> {
     }
 }
 
+/// Where a test may let a daemon of a debug build die.
+#[cfg(debug_assertions)]
+pub use crate::workspace::kill_points;
+
 /// The option of [`check_store`].
 pub const CHECK_STORE: &str = "--check-store";
 

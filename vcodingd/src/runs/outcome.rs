@@ -28,6 +28,8 @@ pub enum Ending<'a> {
     Recorded(&'a End),
     /// Its files are not what our supervisor writes; in which way.
     Tampered(&'a str),
+    /// The host could not read them.
+    Unreadable(&'a str),
     /// There is no record, and nobody left who would write one (the guest is gone).
     Missing,
 }
@@ -63,7 +65,7 @@ const CANCELLED: u8 = 130;
 pub fn outcome(facts: &Facts<'_>) -> Outcome {
     let status = match facts.ending {
         Ending::Recorded(end) => Some(end.status()),
-        Ending::Tampered(_) | Ending::Missing => None,
+        Ending::Tampered(_) | Ending::Unreadable(_) | Ending::Missing => None,
     };
     let (state, exit, problem) = judge(facts);
     Outcome { state, status, exit, problem }
@@ -78,7 +80,10 @@ fn judge(facts: &Facts<'_>) -> (RunState, u8, Option<String>) {
         Ending::Recorded(end) => end,
         Ending::Tampered(how) => {
             let problem = format!("its files in the guest were tampered with: {how}");
-            return (RunState::Lost, FAILED, Some(problem));
+            return (RunState::Tampered, FAILED, Some(problem));
+        }
+        Ending::Unreadable(why) => {
+            return (RunState::Lost, FAILED, Some(format!("its output could not be read: {why}")));
         }
         Ending::Missing => {
             return (RunState::Lost, FAILED, Some("the guest ended before the run did".to_owned()));
@@ -249,11 +254,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_record_of_the_end_the_run_is_lost_and_has_no_status() {
-        for ending in [Ending::Tampered("out.0 was cut off"), Ending::Missing] {
+    fn without_a_record_of_the_end_the_run_is_lost_or_tampered_with_and_has_no_status() {
+        for (ending, state) in [
+            (Ending::Tampered("out.0 was cut off"), RunState::Tampered),
+            (Ending::Unreadable("no space"), RunState::Lost),
+            (Ending::Missing, RunState::Lost),
+        ] {
             let facts = Facts { ending, work: Work::Command, cancelled: false, over_budget: false };
             let outcome = outcome(&facts);
-            assert_eq!((outcome.state, outcome.status, outcome.exit), (RunState::Lost, None, 1));
+            assert_eq!((outcome.state, outcome.status, outcome.exit), (state, None, 1));
             assert!(outcome.problem.is_some());
         }
     }

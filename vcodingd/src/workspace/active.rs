@@ -198,6 +198,7 @@ impl Actor {
         }
         self.shared.points.pass("run", "record", Side::Before).await;
         self.save_run(&record).await?;
+        self.shared.points.pass("run", "record", Side::After).await;
         self.shared.points.pass("run", "start", Side::Before).await;
         say.say("agent", protocol::workspace::StepState::Started, None, None).await;
         let started = exec::captured(&pool, runs::start_frame(&id, start), Vec::new(), 64 << 10, START).await;
@@ -339,7 +340,7 @@ impl Actor {
             Err(TailError::Missing { .. }) => RunEnding::Missing,
             Err(error) => {
                 why = error.to_string();
-                RunEnding::Tampered(&why)
+                RunEnding::Unreadable(&why)
             }
         };
         let work = if record.agent.is_some() { Work::Agent(&verdict) } else { Work::Command };
@@ -360,6 +361,7 @@ impl Actor {
         if let Err(error) = self.save_run(&record).await {
             tracing::error!(%run, %error, "a run's end was not written");
         }
+        self.shared.points.pass("run", "end", Side::After).await;
         let (run_dir, cleared) = (self.places.run(), run.clone());
         let clearing = tokio::task::spawn_blocking(move || runs::clear(&run_dir, &cleared)).await;
         if let Ok(Err(error)) = clearing {

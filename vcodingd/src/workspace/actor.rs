@@ -15,7 +15,7 @@ use super::active::{ActiveRuns, Over};
 use super::doings::Doings;
 use super::handle::{Command, Handle, Rebuild, Reply, UpDone};
 use super::machine::{self, Intent, Operation, Step};
-use super::points::Side;
+use super::points::{INTENT, OUTCOME, Side};
 use super::record::{Places, Rest, WorkspaceRecord};
 use super::steps::Told;
 use super::{Say, Shared, Snapshot, failure};
@@ -205,8 +205,12 @@ impl Actor {
 
     /// An operation from its intent to its outcome.
     pub(super) async fn operate(&mut self, operation: Operation, say: &Say) -> Result<Told, Error> {
+        let points = self.shared.points.clone();
+        let word = operation.word();
+        points.pass(word, INTENT, Side::Before).await;
         self.record.intent = Some(Intent { operation, step: 0 });
         self.save().await?;
+        points.pass(word, INTENT, Side::After).await;
         self.publish();
         self.go_on(say).await
     }
@@ -250,6 +254,7 @@ impl Actor {
                 self.save().await?;
             }
         }
+        points.pass(operation.word(), OUTCOME, Side::Before).await;
         let Some(rest) = operation.rest_after(self.record.rest) else {
             // PutAway has moved the directories: only the store still knows it.
             self.shared.workspaces.remove(self.record.id.as_str()).await.map_err(|e| failure::of_store(&e))?;
@@ -261,6 +266,7 @@ impl Actor {
             self.record.problem = None;
         }
         self.save().await?;
+        points.pass(operation.word(), OUTCOME, Side::After).await;
         self.publish();
         Ok(told)
     }
@@ -618,11 +624,11 @@ enum Next {
     Over(Result<Over, tokio::task::JoinError>),
 }
 
-/// Steps that lean on what an earlier one kept in memory begin again there.
+/// Steps that lean on what an earlier one kept in memory, or on an image that somebody may have removed meanwhile, begin again there.
 fn restarted_at(intent: &Intent) -> Option<usize> {
-    let steps = intent.operation.steps();
-    let files = steps.iter().position(|s| *s == machine::Step::Files)?;
-    (intent.step > files).then_some(files)
+    let at = |step| intent.operation.steps().iter().position(|s| *s == step);
+    let first = at(machine::Step::Image).or(at(machine::Step::Files))?;
+    (intent.step > first).then_some(first)
 }
 
 /// A caller that is gone misses its answer.

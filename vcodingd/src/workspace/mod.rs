@@ -46,6 +46,8 @@ pub use doings::Doing;
 pub use failure::{chain as failure_chain, of_secrets as failure_of_secrets};
 pub use handle::Handle;
 pub use points::Points;
+#[cfg(debug_assertions)]
+pub use points::all as kill_points;
 pub use record::WorkspaceRecord;
 pub use recovery::Recovered;
 pub use registry::Registry;

@@ -8,6 +8,46 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+/// An operation's intent is written.
+pub const INTENT: &str = "intent";
+/// Its outcome is written.
+pub const OUTCOME: &str = "outcome";
+
+/// Every point there is, each with the command during which it is passed: `COMMAND OPERATION/STEP/SIDE`.
+#[cfg(debug_assertions)]
+pub fn all() -> Vec<String> {
+    use super::machine::Operation;
+    let rollback = Operation::Rollback { to: String::new(), before: None, paths: Vec::new() };
+    let commands = [
+        ("up", Operation::Up { rebuild: false, no_cache: false }),
+        ("rebuild", Operation::Up { rebuild: true, no_cache: false }),
+        ("start", Operation::Start),
+        ("stop", Operation::Stop),
+        ("destroy", Operation::Destroy { purge: false, force: true }),
+        ("purge", Operation::Destroy { purge: true, force: true }),
+        ("rollback", rollback),
+        ("apply", Operation::Apply { branch: String::new() }),
+    ];
+    let mut points = Vec::new();
+    for (command, operation) in commands {
+        let steps = operation.steps().iter().map(|step| step.word());
+        let steps = std::iter::once(INTENT).chain(steps).chain([OUTCOME]);
+        for step in steps {
+            for side in ["before", "after"] {
+                points.push(format!("{command} {}/{step}/{side}", operation.word()));
+            }
+        }
+    }
+    // What is no more has no outcome.
+    points.retain(|point| !point.ends_with("destroy/outcome/after"));
+    points.extend(RUN.map(|point| format!("run run/{point}")));
+    points
+}
+
+/// A run's points, which belong to no operation.
+#[cfg(debug_assertions)]
+const RUN: [&str; 6] = ["record/before", "record/after", "start/before", "start/after", "end/before", "end/after"];
+
 /// Which side of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use protocol::consent::Consent;
-use protocol::run::{RunItem, RunReport, RunStartParams, RunView};
+use protocol::run::{RunItem, RunReport, RunStartParams, RunSubscribeParams, RunView};
 use protocol::secret::{SecretSource, SecretView};
 use protocol::workspace::{DestroyResult, UpParams, UpResult, WorkspaceView};
 use protocol::{Error, Kind, RunId, Timestamp, WorkspaceId, WorkspaceName, WorkspaceRef};
@@ -397,16 +397,12 @@ impl Registry {
         self.run(id)
     }
 
-    /// A run's events from `from` on, then its record.
+    /// A run's events, then its record.
     ///
     /// # Errors
     /// [`Kind::RunNotFound`]; a log that cannot be read.
-    pub async fn follow(
-        &self,
-        id: &RunId,
-        from: Option<[u64; 2]>,
-        once: bool,
-    ) -> Result<BoxStream<'static, RunItem>, Error> {
+    pub async fn follow(&self, params: &RunSubscribeParams) -> Result<BoxStream<'static, RunItem>, Error> {
+        let RunSubscribeParams { run: id, from, once, raw } = params;
         let record = self.run_record(id)?;
         let mut live = self.shared.known_runs.get(id);
         if live.is_none() && !record.state.is_over() {
@@ -429,8 +425,9 @@ impl Registry {
         };
         let origin = Origin { workspace: record.workspace.clone(), run: id.clone() };
         // A run that never started has a log that nobody finishes.
-        let once = once || (live.is_none() && record.state.is_over());
-        let events = runs::subscribe(&log, record.format, origin, from, once).filter_map(async |event| match event {
+        let once = *once || (live.is_none() && record.state.is_over());
+        let format = if *raw { agents::Format::Plain } else { record.format };
+        let events = runs::subscribe(&log, format, origin, *from, once).filter_map(async |event| match event {
             Ok(event) => Some(RunItem::Event(Box::new(event))),
             Err(error) => {
                 tracing::error!(%error, "a run's log cannot be read");

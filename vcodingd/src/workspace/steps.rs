@@ -582,6 +582,20 @@ pub(super) fn millis(cpus: f64) -> u64 {
     (cpus.clamp(0.01, 1024.0) * 1000.0).round() as u64
 }
 
+/// What of ours is mounted there.
+fn source_of_mount(at: &str) -> &'static str {
+    match at {
+        "/work" => "work tree",
+        "/home/work" => "home",
+        "/run/vcoding" => "way in and runs",
+        "/etc/vcoding" => "keys and sshd",
+        "/etc/passwd" | "/etc/group" => "accounts",
+        "/opt/vcoding/bin" => "helper",
+        "/opt/vcoding/agents" => "agents' programs",
+        _ => "state directory",
+    }
+}
+
 /// What the kernel reported, as clients are told.
 fn wall(walls: &Walls, carrier: &str) -> Wall {
     let report = &walls.report;
@@ -593,7 +607,7 @@ fn wall(walls: &Walls, carrier: &str) -> Wall {
                 Some(at) => (at, true),
                 None => (text.strip_suffix(" (ro)").unwrap_or(text), false),
             };
-            WallMount { at: at.to_owned(), writable, from: "work folder".into() }
+            WallMount { at: at.to_owned(), writable, from: source_of_mount(at).into() }
         })
         .collect();
     let memory = report.memory.iter().map(|text| WallMount { at: text.clone(), writable: true, from: "tmpfs".into() });

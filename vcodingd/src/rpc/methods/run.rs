@@ -42,7 +42,7 @@ async fn subscribe(
 ) -> Result<(), SubscriptionError> {
     let opened = async {
         let params = params?;
-        context.registry.follow(&params.run, params.from, params.once).await
+        context.registry.follow(&params).await
     };
     let mut items = match opened.await {
         Ok(items) => items,

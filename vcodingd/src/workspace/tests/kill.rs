@@ -8,7 +8,13 @@ use crate::workspace::machine::Operation;
 /// Every point of an operation by its name.
 fn points(operation: &Operation) -> Vec<String> {
     let name = |step: &crate::workspace::machine::Step, side| format!("{}/{}/{side}", operation.word(), step.word());
-    operation.steps().iter().flat_map(|step| [name(step, "before"), name(step, "after")]).collect()
+    let around = |what: &str| ["before", "after"].map(|side| format!("{}/{what}/{side}", operation.word()));
+    let steps = operation.steps().iter().flat_map(|step| [name(step, "before"), name(step, "after")]);
+    let gone = operation.rest_after(crate::workspace::record::Rest::Ready).is_none();
+    // Before its intent is written nothing has happened; what is no more has no outcome.
+    let intent = around("intent").into_iter().skip(1);
+    let outcome = around("outcome").into_iter().take(if gone { 1 } else { 2 });
+    intent.chain(steps).chain(outcome).collect()
 }
 
 /// Prepares with one daemon, lets a second die at `point` of `act`, and hands a third over.

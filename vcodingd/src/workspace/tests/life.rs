@@ -1,6 +1,6 @@
 //! A workspace's life without death: what is shared, refused, repaired.
 
-use protocol::run::{RunItem, RunStartParams, RunState};
+use protocol::run::{RunItem, RunStartParams, RunState, RunSubscribeParams};
 use protocol::workspace::{Phase, UpParams};
 use protocol::{Kind, WorkspaceRef};
 
@@ -24,10 +24,14 @@ fn command(argv: &[&str]) -> RunStartParams {
     }
 }
 
+fn of(run: &protocol::RunId, once: bool) -> RunSubscribeParams {
+    RunSubscribeParams { run: run.clone(), from: None, once, raw: false }
+}
+
 /// All of a run to its end: its text and its record's state.
 async fn followed(daemon: &Daemon, run: &protocol::RunId) -> (String, protocol::run::RunView) {
     use futures_util::StreamExt;
-    let mut items = daemon.registry.follow(run, None, false).await.unwrap();
+    let mut items = daemon.registry.follow(&of(run, false)).await.unwrap();
     let mut text = String::new();
     let all = async {
         while let Some(item) = items.next().await {
@@ -288,7 +292,7 @@ async fn the_events_of_a_run_go_with_its_workspace_and_nothing_is_made_by_lookin
     followed(&daemon, &run).await;
     let id = daemon.view().unwrap().id;
     daemon.handle().destroy(true, false).await.unwrap();
-    let gone = daemon.registry.follow(&run, None, true).await.map(drop).unwrap_err();
+    let gone = daemon.registry.follow(&of(&run, true)).await.map(drop).unwrap_err();
     assert!(gone.message.contains("gone with workspace shop"), "{gone}");
     assert!(!world.state().join("workspaces").join(id.as_str()).exists());
     daemon.end().await;
