@@ -40,6 +40,13 @@ fn every_mistake_of_vcoding_toml_names_its_line() {
     let ran = world.ctl(&project, &["up"]);
     assert_eq!(ran.status, 2, "{}", ran.err);
     assert!(ran.err.contains("line 2") && ran.err.contains("nam"), "{}", ran.err);
+    std::fs::write(project.join("vcoding.toml"), "[limits]\ncpuz = 1\npids = \"many\"\n[limit]\n").unwrap();
+    let ran = world.ctl(&project, &["up"]);
+    for part in
+        ["line 2: unknown key cpuz; did you mean cpus?", "line 3: a whole number", "line 4: unknown key limit", "hint:"]
+    {
+        assert!(ran.status == 2 && ran.err.contains(part), "{part}: {}", ran.err);
+    }
     std::fs::write(project.join("vcoding.toml"), "[limits]\nmemory = \"900g\"\n").unwrap();
     let ran = world.ctl(&project, &["up"]);
     assert_eq!(ran.status, 4, "{}", ran.err);

@@ -170,3 +170,22 @@ fn a_key_that_the_endpoint_refuses_ends_with_status_6() {
     assert!((ran.out + &ran.err).contains("401"), "the refusal is shown while it is repeated");
     drop(server);
 }
+
+#[test]
+fn an_endpoint_at_which_nobody_listens_is_said_before_an_agent_is_started() {
+    let Some(world) = World::with_engine("no endpoint") else { return };
+    let project = world.repository("shop", &[("Dockerfile", "FROM debian:bookworm-slim\n")]);
+    // A port that was free a moment ago, and that nobody was told of.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    world.configure(&format!("[endpoints]\nANTHROPIC_API_KEY = \"http://127.0.0.1:{port}\"\n"));
+    world.ok(&project, &["up"]);
+    let mut set = world.command(&project, &["secret", "set", "ANTHROPIC_API_KEY"]);
+    set.stdin(std::process::Stdio::piped());
+    let mut child = set.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"a-key\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let ran = world.ctl(&project, &["run", "claude", "make it pass"]);
+    assert_eq!(ran.status, 6, "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("cannot be reached") && ran.err.contains("hint: config.toml: [endpoints]"), "{}", ran.err);
+    assert_eq!(world.json(&project, &["runs"])["runs"], serde_json::json!([]));
+}

@@ -1,11 +1,15 @@
 //! Where the model is, and the key for it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::secrets::Secret;
+
+/// A connection takes no longer.
+const REACH: Duration = Duration::from_secs(10);
 
 /// What a provider speaks: how it is asked, and how it says that something is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +102,18 @@ impl Endpoint {
     pub fn name(&self) -> String {
         let scheme = self.base.scheme_str().unwrap_or("https");
         format!("{scheme}://{}", self.base.authority().map_or("", |authority| authority.as_str()))
+    }
+
+    /// Whether somebody listens there. An agent would ask for minutes before it says that nobody does.
+    ///
+    /// # Errors
+    /// What the connection met.
+    pub async fn reach(&self) -> std::io::Result<()> {
+        let host = self.base.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let default = if self.base.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+        let connecting = tokio::net::TcpStream::connect((host, self.base.port_u16().unwrap_or(default)));
+        let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+        tokio::time::timeout(REACH, connecting).await.map_err(late)?.map(drop)
     }
 
     /// Whether `path` is one that asks a model.

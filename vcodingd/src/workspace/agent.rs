@@ -43,6 +43,14 @@ pub(super) async fn prepare(
     let manifest = agents::find(Some(&shared.config_dir.join("agents")), &name).map_err(|e| failure::of_agents(&e))?;
     // First what costs nothing and fails most often.
     let endpoint = endpoint(shared, &manifest)?;
+    endpoint.reach().await.map_err(|e| {
+        let hint = match user(shared).is_ok_and(|user| user.endpoints.contains_key(&manifest.endpoint.key)) {
+            true => format!("config.toml: [endpoints] {} says where it is", manifest.endpoint.key),
+            false => "is this computer on the network?".to_owned(),
+        };
+        Error::new(Kind::ModelEndpoint, format!("the model endpoint {} cannot be reached: {e}", endpoint.name()))
+            .hint(hint)
+    })?;
     let resume = match &params.resume {
         Some(run) => Some(session_to_resume(shared, run)?),
         None => None,

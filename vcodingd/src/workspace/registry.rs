@@ -159,7 +159,7 @@ impl Registry {
             WorkspaceRef::Name(text) => {
                 let shown: String = text.chars().take(80).collect();
                 let error = Error::new(Kind::WorkspaceNotFound, format!("there is no workspace {shown:?}"));
-                match nearest(&shown, &names) {
+                match config::nearest(&shown, &names) {
                     Some(near) => error.hint(format!("did you mean {near}? vcodingctl ls lists all")),
                     None => error.hint("vcodingctl ls"),
                 }
@@ -595,38 +595,4 @@ fn new_id() -> Result<WorkspaceId, Error> {
         .to_lowercase()
         .parse()
         .map_err(|e: protocol::names::InvalidName| Error::new(Kind::Internal, e.to_string()))
-}
-
-/// The name that was probably meant.
-fn nearest<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
-    let near = names.iter().map(|name| (distance(text, name), *name)).min()?;
-    (near.0 <= 2.max(text.chars().count() / 3)).then_some(near.1)
-}
-
-/// Levenshtein's distance, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mistyped_name_is_answered_with_the_nearest() {
-        assert_eq!(nearest("shpo", &["shop", "blog"]), Some("shop"));
-        assert_eq!(nearest("zebra", &["shop", "blog"]), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
-    }
 }
