@@ -271,7 +271,7 @@ impl<'a> Case<'a> {
             None => "finished",
             Some(_) => {
                 self.kept()?;
-                self.ok(&["destroy", if purge { "--purge" } else { "--force" }, "--force"])?;
+                self.ok(if purge { &["destroy", "--force", "--purge"] } else { &["destroy", "--force"] })?;
                 "undone"
             }
         };
