@@ -44,6 +44,7 @@ pub use error::{Error, Result};
 pub use history::{History, Owner, Settings};
 pub use id::{Id, NotAnId};
 pub use import::Imported;
+pub use names::{flag, is_git_directory};
 pub use notes::Notes;
 pub use publish::{Publish, Published};
 pub use rollback::RolledBack;

@@ -25,7 +25,8 @@ pub(crate) fn refused(name: &[u8]) -> Option<&'static str> {
 
 /// Whether some file system or git would take `name` for `.git`: any case, trailing dots and spaces, an NTFS stream or short name,
 /// code points that HFS ignores.
-pub(crate) fn is_git_directory(name: &[u8]) -> bool {
+#[must_use]
+pub fn is_git_directory(name: &[u8]) -> bool {
     // Nearly every name is told by its first byte: it is neither one of theirs nor begins a code point that HFS ignores.
     if !matches!(name.first(), Some(b'.' | b'g' | b'G' | 0xe2 | 0xef)) {
         return false;
@@ -101,7 +102,8 @@ pub(crate) fn show(path: &[u8]) -> String {
 }
 
 /// Why a changed path deserves a look before it is checked out on the host: programs there run it or obey it unasked.
-pub(crate) fn flag(path: &[u8]) -> Option<&'static str> {
+#[must_use]
+pub fn flag(path: &[u8]) -> Option<&'static str> {
     let lower = path.to_ascii_lowercase();
     let (directory, name) = split(&lower);
     let below =

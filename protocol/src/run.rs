@@ -141,7 +141,7 @@ pub struct RunReport {
     /// What the agent was asked; a command has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// From its start to its end, or to now; absent where its workspace is gone.
+    /// From its start to its end, or to now; absent where its workspace is gone, or where there is no checkpoint of its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<crate::checkpoint::DiffResult>,
     /// From its start to its end, oldest first.

@@ -69,6 +69,9 @@ pub struct CollectResult {
     pub bytes: u64,
     /// Files that were there already, with the same content.
     pub same: u64,
+    /// Files among them that something on this computer may run or obey, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flagged: Vec<Flagged>,
     /// What is there and differs, and stayed as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_the_way: Vec<Bytes>,

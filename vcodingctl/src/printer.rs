@@ -257,12 +257,12 @@ fn quoted(word: &str) -> String {
     format!("'{}'", one_line(word).replace('\'', "'\\''"))
 }
 
-/// Standard error; that nobody reads it is no reason to fail.
 /// What a daemon that was just started has to say; it is said once, and even when quiet.
 pub fn of_the_daemon(notice: &str) {
     to_terminal(&format!("warning: {}\n", one_line(notice)));
 }
 
+/// Standard error; that nobody reads it is no reason to fail.
 fn to_terminal(text: &str) {
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());

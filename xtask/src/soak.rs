@@ -21,8 +21,12 @@ const DOCKERFILE: &str = "FROM debian:bookworm-slim\n";
 const CLIENTS: usize = 4;
 /// A command that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(180);
-/// A kill explains what fails within this.
-const EXPLAINS: Duration = Duration::from_secs(30);
+/// A kill of the daemon, or of a client's own guest, explains what fails within this.
+const EXPLAINS: Duration = Duration::from_secs(12);
+/// What the daemon may hold more at its end than at the beginning of its last third.
+const MORE_KIB: u64 = 24 << 10;
+const MORE_DESCRIPTORS: usize = 80;
+const MORE_THREADS: usize = 24;
 const BETWEEN_DAEMON_KILLS: u64 = 20;
 const BETWEEN_GUEST_KILLS: u64 = 15;
 
@@ -31,8 +35,13 @@ pub fn run(minutes: u64) -> Result<()> {
     base_image::ensure(&engine, base_image::DEBIAN)?;
     let programs = build::run(Profile::Debug)?;
     let dir = PathBuf::from(program::read(Command::new("mktemp").args(["-d", "-t", "vcoding-soak.XXXXXX"]))?);
-    let world =
-        Arc::new(World { programs, dir, began: Instant::now(), killed: AtomicU64::new(0), told: Mutex::default() });
+    let world = Arc::new(World {
+        programs,
+        dir,
+        began: Instant::now(),
+        killed: std::array::from_fn(|_| AtomicU64::new(0)),
+        told: Mutex::default(),
+    });
     say::step(format_args!("soak: {minutes} min, {CLIENTS} clients, in {}", world.dir.display()));
     let end = Duration::from_secs(minutes * 60);
     let calm = end * 2 / 3;
@@ -40,7 +49,7 @@ pub fn run(minutes: u64) -> Result<()> {
         .map(|n| {
             let world = world.clone();
             std::thread::spawn(move || {
-                Client { world: &world, name: format!("soak{n}"), dice: Dice(n as u64 * 7919 + 1) }.work(end)
+                Client { world: &world, number: n, name: format!("soak{n}"), dice: Dice(n as u64 * 7919 + 1) }.work(end)
             })
         })
         .collect();
@@ -53,7 +62,7 @@ pub fn run(minutes: u64) -> Result<()> {
         let now = world.began.elapsed().as_secs();
         if world.began.elapsed() < calm && now >= next_daemon {
             if let Ok(pid) = world.daemon() {
-                world.kill("daemon", Command::new("kill").args(["-9", &pid.to_string()]));
+                world.kill(CLIENTS, "the daemon", Command::new("kill").args(["-9", &pid.to_string()]));
                 daemons += 1;
             }
             next_daemon = now + BETWEEN_DAEMON_KILLS / 2 + dice.below(BETWEEN_DAEMON_KILLS);
@@ -64,7 +73,12 @@ pub fn run(minutes: u64) -> Result<()> {
             if !all.is_empty() {
                 let victim = all[usize::try_from(dice.below(all.len() as u64))?];
                 let how = if dice.below(2) == 0 { &["kill"][..] } else { &["rm", "-f"] };
-                world.kill("guest", Command::new("docker").args(how).arg(victim));
+                let label = "{{index .Config.Labels \"vcoding.workspace\"}}";
+                let whose =
+                    program::read(Command::new("docker").args(["inspect", "-f", label, victim])).unwrap_or_default();
+                if let Some(n) = whose.trim().strip_prefix("soak").and_then(|n| n.parse::<usize>().ok()) {
+                    world.kill(n, &whose, Command::new("docker").args(how).arg(victim));
+                }
                 guests += 1;
             }
             next_guest = now + BETWEEN_GUEST_KILLS / 2 + dice.below(BETWEEN_GUEST_KILLS);
@@ -85,8 +99,8 @@ struct World {
     programs: Programs,
     dir: PathBuf,
     began: Instant,
-    /// When something was last killed, in milliseconds since the beginning.
-    killed: AtomicU64,
+    /// When the daemon, and each client's guest, was last killed, in milliseconds since the beginning.
+    killed: [AtomicU64; CLIENTS + 1],
     told: Mutex<Told>,
 }
 
@@ -116,19 +130,22 @@ impl World {
         program::read(Command::new("docker").args(["ps", all, "--filter", &filter]))
     }
 
-    fn kill(&self, what: &str, command: &mut Command) {
-        self.killed.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(0), Ordering::SeqCst);
+    fn kill(&self, whose: usize, what: &str, command: &mut Command) {
+        self.killed[whose].store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(0), Ordering::SeqCst);
         let done = program::capture(command, LIMIT);
         say::line(format_args!(
-            "    {:>5} s  killed a {what}{}",
+            "    {:>5} s  killed {}{}",
             self.began.elapsed().as_secs(),
+            what.trim(),
             if done.is_ok_and(|d| d.ok) { "" } else { " (gone)" }
         ));
     }
 
-    fn explained(&self) -> bool {
-        let killed = self.killed.load(Ordering::SeqCst);
-        killed > 0 && self.began.elapsed() < Duration::from_millis(killed) + EXPLAINS
+    fn explained(&self, client: usize) -> bool {
+        [client, CLIENTS].into_iter().any(|whose| {
+            let killed = self.killed[whose].load(Ordering::SeqCst);
+            killed > 0 && self.began.elapsed() < Duration::from_millis(killed) + EXPLAINS
+        })
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
@@ -201,6 +218,12 @@ impl World {
         for what in told.unexplained.iter().chain(left) {
             say::data(format_args!("WRONG      {what}"));
         }
+        if let Some(before) = before {
+            let fits = after.kib <= before.kib + MORE_KIB
+                && after.descriptors <= before.descriptors + MORE_DESCRIPTORS
+                && after.threads <= before.threads + MORE_THREADS;
+            ensure!(fits, "the daemon holds more and more: {before:?}, then {after:?}");
+        }
         if !told.unexplained.is_empty() || !left.is_empty() {
             bail!(
                 "{} errors without an explanation, {} things left; kept: {}",
@@ -209,7 +232,7 @@ impl World {
                 self.dir.display()
             );
         }
-        let stop = Client { world: self, name: "soak0".into(), dice: Dice(1) }.ctl(&["daemon", "stop"])?;
+        let stop = Client { world: self, number: 0, name: "soak0".into(), dice: Dice(1) }.ctl(&["daemon", "stop"])?;
         ensure!(stop.ok, "the daemon did not stop: {}", stop.err);
         std::fs::remove_dir_all(&self.dir).or(Ok(()))
     }
@@ -227,6 +250,7 @@ impl Dice {
 
 struct Client<'a> {
     world: &'a World,
+    number: usize,
     name: String,
     dice: Dice,
 }
@@ -325,7 +349,7 @@ impl Client<'_> {
             *self.world.told().done.entry(what.to_owned()).or_default() += 1;
             return true;
         }
-        if done.ok || done.timed_out || !self.world.explained() {
+        if done.ok || done.timed_out || !self.world.explained(self.number) {
             self.wrong(what, &done);
         } else {
             *self.world.told().explained.entry(what.to_owned()).or_default() += 1;

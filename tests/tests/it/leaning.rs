@@ -104,6 +104,14 @@ fn a_daemon_that_died_while_it_opened_its_store_is_followed_by_one_that_looks_fi
     let ran = world.ok(&project, &["ls"]);
     assert!(!ran.err.contains("set aside") && ran.out.contains("shop"), "a whole store is taken: {}", ran.err);
     assert!(!world.state().join("db.opening").exists());
+    // And one that is damaged is set aside.
+    world.kill_daemon();
+    std::fs::write(world.state().join("db.opening"), "").unwrap();
+    std::fs::write(world.state().join("db/conf"), "no configuration of a store").unwrap();
+    let ran = world.ok(&project, &["ls"]);
+    assert!(ran.err.contains("set aside as") && ran.out.contains("shop"), "{}", ran.err);
+    world.ok(&project, &["exec", "--", "true"]);
+    assert!(world.ok(&project, &["doctor"]).out.contains("db.unreadable-"));
 }
 
 #[test]

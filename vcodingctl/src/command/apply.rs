@@ -1,7 +1,7 @@
 //! `apply`.
 
 use protocol::methods::Apply;
-use protocol::transfer::{ApplyParams, ApplyResult};
+use protocol::transfer::{ApplyParams, ApplyResult, Flagged};
 
 use super::{Outcome, Session};
 use crate::printer::Printer;
@@ -28,18 +28,24 @@ pub fn run(branch: Option<String>, session: &Session, printer: &Printer) -> Outc
         printer.data(Style::Yellow, &short_checkpoint(commit)),
         changes(result.added, result.changed, result.deleted)
     ));
-    if !result.flagged.is_empty() {
-        printer.warn("programs on this computer may run or obey these; read them before you merge:");
-        let widest = result.flagged.iter().map(|f| width(&one_line(&f.path.to_text()))).max().unwrap_or(0);
-        for file in &result.flagged {
-            let path = one_line(&file.path.to_text());
-            let pad = " ".repeat(widest - width(&path));
-            printer.stress(&format!("  {path}{pad}  {}", one_line(&file.why)));
-        }
-    }
+    flagged(&result.flagged, "programs on this computer may run or obey these; read them before you merge:", printer);
     printer.notes(&result.notes);
     next(&result, &branch, printer);
     Ok(0)
+}
+
+/// Files that something on this computer may run or obey.
+pub fn flagged(files: &[Flagged], why: &str, printer: &Printer) {
+    if files.is_empty() {
+        return;
+    }
+    printer.warn(why);
+    let widest = files.iter().map(|f| width(&one_line(&f.path.to_text()))).max().unwrap_or(0);
+    for file in files {
+        let path = one_line(&file.path.to_text());
+        let pad = " ".repeat(widest - width(&path));
+        printer.stress(&format!("  {path}{pad}  {}", one_line(&file.why)));
+    }
 }
 
 /// What works in the project as it is.

@@ -63,6 +63,11 @@ fn show(result: &CollectResult, to: &Path, printer: &Printer) {
     let same = if result.same > 0 { format!(", {} there already", result.same) } else { String::new() };
     let place = one_line(&to.display().to_string());
     printer.line(&format!("{} ({}) in {place}{same}", counted(result.total, "file"), bytes(result.bytes)));
+    super::apply::flagged(
+        &result.flagged,
+        "programs on this computer may run or obey these; read them first:",
+        printer,
+    );
     for path in result.in_the_way.iter().take(NAMED) {
         printer.warn(&format!("{} is there and differs; it stays as it is", one_line(&path.to_text())));
     }

@@ -241,7 +241,11 @@ fn package_manager(manifest: &str) -> Option<String> {
 /// What go.mod has behind `=>` that is a directory here. What lies outside is in no copy of the project.
 fn local_modules(manifest: &str) -> Vec<String> {
     let replaced = manifest.lines().filter_map(|line| line.split("//").next()?.split_once("=>"));
-    replaced.map(|(_, by)| by.trim()).filter(|by| by.starts_with("./")).map(str::to_owned).collect()
+    replaced
+        .map(|(_, by)| by.trim())
+        .filter(|by| by.starts_with("./") && !by.split('/').any(|part| part == ".."))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Without what is not UTF-8: no template can use that.
@@ -322,7 +326,7 @@ mod tests {
     #[test]
     fn modules_that_lie_in_the_project_are_told_from_those_elsewhere() {
         let manifest = "module x\n\nreplace example.org/a => ./a\nreplace (\n\texample.org/b v1 => ./lib/b // ours\n\
-                        \texample.org/c => ../c\n\texample.org/d => example.org/e v1.0.0\n)\n// replace f => ./f\n";
+                        \texample.org/c => ../c\n\texample.org/g => ./../g\n\texample.org/d => example.org/e v1.0.0\n)\n// replace f => ./f\n";
         assert_eq!(local_modules(manifest), ["./a", "./lib/b"]);
     }
 

@@ -121,7 +121,6 @@ pub fn brief(ms: u64) -> String {
     }
 }
 
-/// How long ago, as people say it; after a month, the day.
 /// A size as people say it.
 pub fn bytes(size: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -142,6 +141,7 @@ pub fn bytes(size: u64) -> String {
     }
 }
 
+/// How long ago, as people say it; after a month, the day.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.unix_ms().saturating_sub(then.unix_ms()) / 1000;
     match seconds {

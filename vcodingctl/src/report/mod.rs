@@ -2,9 +2,8 @@
 
 mod page;
 
-use std::fs::File;
+use std::collections::VecDeque;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use client::Client;
@@ -21,7 +20,7 @@ use crate::printer::Printer;
 use crate::render::text::{bytes, short_run};
 use page::Page;
 
-/// Events of a run; what comes after is counted and not shown.
+/// The newest events of a run; what was before is not shown.
 const MOST_EVENTS: usize = 20_000;
 
 pub fn run(named: &str, to: Option<&Path>, session: &Session, printer: &Printer) -> Outcome {
@@ -51,13 +50,11 @@ pub fn run(named: &str, to: Option<&Path>, session: &Session, printer: &Printer)
 
 /// Whole, or as it was.
 fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    // It may hold what an agent has read.
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text)?;
-    std::fs::rename(&temporary, path)
+    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Never through a link, which a branch of an agent's may have brought here. It may hold what an agent has read: 0600.
+    let root = fs::Root::open(parent).map_err(std::io::Error::other)?;
+    root.replace(Path::new(name), 0o600, |file| file.write_all(text)).map_err(std::io::Error::other)
 }
 
 /// The events so far, and whether there are more than are kept.
@@ -69,7 +66,7 @@ fn events(daemon: &mut Client, run: &RunId) -> Result<(Vec<Event>, bool), Error>
         Event(&'a RawValue),
         End(serde::de::IgnoredAny),
     }
-    let mut events = Vec::new();
+    let mut events = VecDeque::new();
     let mut more = false;
     let call = daemon
         .send::<RunSubscribe>(&RunSubscribeParams { run: run.clone(), from: None, once: true, raw: false }, &[])?;
@@ -83,10 +80,16 @@ fn events(daemon: &mut Client, run: &RunId) -> Result<(Vec<Event>, bool), Error>
         }
         let item = message.params.as_ref().and_then(|p| serde_json::from_str::<Subscribed<&RawValue>>(p.get()).ok());
         match item.and_then(|item| serde_json::from_str::<Item<'_>>(item.result.get()).ok()) {
-            Some(Item::End(_)) => return Ok((events, more)),
-            Some(Item::Event(_)) if events.len() >= MOST_EVENTS => more = true,
+            Some(Item::End(_)) => return Ok((events.into(), more)),
             // Types that this program does not know are passed over.
-            Some(Item::Event(raw)) => events.extend(serde_json::from_str::<Event>(raw.get())),
+            Some(Item::Event(raw)) => {
+                events.extend(serde_json::from_str::<Event>(raw.get()));
+                if events.len() > MOST_EVENTS {
+                    // The end says what came of it.
+                    events.pop_front();
+                    more = true;
+                }
+            }
             None => {}
         }
     }

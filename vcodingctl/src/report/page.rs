@@ -98,11 +98,11 @@ impl Page {
     pub fn of(report: &RunReport, events: &[Event], more: bool) -> Self {
         let run = &report.run;
         let mut timeline = Timeline { started: run.started, items: Vec::new(), facts: Vec::new() };
+        if more {
+            timeline.note("warn", "The run said more before this.");
+        }
         for event in events {
             timeline.event(event);
-        }
-        if more {
-            timeline.note("warn", "The run said more than is shown here.");
         }
         let mut facts = Vec::new();
         facts.extend(run.ended.map(|ended| brief(between(run.started, ended))));
@@ -131,7 +131,7 @@ impl Page {
             nothing_changed: if changed.is_some() {
                 "No file was changed."
             } else {
-                "The workspace is gone, and with it what was changed."
+                "What was changed is not known: there is no checkpoint of its end, or its workspace is gone."
             },
             notes: notes(changed),
             undo: (!files.is_empty()).then(|| format!("vcodingctl rollback run:{short}^")),

@@ -25,6 +25,8 @@ pub enum Error {
     Unsupported { path: PathBuf, what: Vec<String> },
 }
 
+/// A value of more lines than this is not passed over.
+const MOST_LINES: usize = 200;
 /// More mistakes than this are not looked for.
 const MOST_MISTAKES: usize = 20;
 
@@ -64,9 +66,17 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 fn without(text: &str, line: usize) -> String {
     let heading = |text: &str| text.trim_start().starts_with('[');
     let table = text.lines().nth(line).is_some_and(heading);
-    let end = line + 1 + text.lines().skip(line + 1).take_while(|text| table && !heading(text)).count();
-    let kept = text.lines().enumerate().map(|(n, text)| if (line..end).contains(&n) { "" } else { text });
-    kept.collect::<Vec<_>>().join("\n")
+    let mut end = line + 1 + text.lines().skip(line + 1).take_while(|text| table && !heading(text)).count();
+    let lines = text.lines().count();
+    loop {
+        let kept = text.lines().enumerate().map(|(n, text)| if (line..end).contains(&n) { "" } else { text });
+        let kept = kept.collect::<Vec<_>>().join("\n");
+        // A value may go on over several lines.
+        if end >= lines || end > line + MOST_LINES || kept.parse::<toml::Table>().is_ok() {
+            return kept;
+        }
+        end += 1;
+    }
 }
 
 /// In words that are not the parser's own types.
@@ -148,6 +158,10 @@ mod tests {
             "line 1: an array is wanted, not integer `1`; line 2: unknown key limit; did you mean limits?; \
              line 7: unknown key cpuz; did you mean cpus?; line 8: a whole number is wanted, not string \"two\"; \
              line 9: unknown key zebra; there are cpus, pids"
+        );
+        assert_eq!(
+            all("nam = [\n  \"a\",\n]\n[limits]\ncpuz = 1\n"),
+            "line 1: unknown key nam; did you mean names?; line 5: unknown key cpuz; did you mean cpus?"
         );
         assert!(all("[limits\ncpuz = 1\n").starts_with("line 1: "), "{}", all("[limits\ncpuz = 1\n"));
         assert!(parsed::<File>("[limits]\ncpus = 2.0\n").is_ok());

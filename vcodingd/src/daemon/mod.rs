@@ -4,12 +4,14 @@ mod instance;
 mod logging;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::Places;
 use client::start::NOTICE;
+use nix::sys::signal::Signal;
 use protocol::{Error, Kind, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -151,15 +153,29 @@ fn notices(aside: Option<SetAside>, recovered: &Recovered) -> Vec<String> {
 
 /// Whether a store can be read, found out where nothing is lost if that ends the process.
 fn in_a_process_of_its_own(store: &Path) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    let tried = std::process::Command::new(program).arg(CHECK_STORE).arg(store).output().map_err(|e| e.to_string())?;
+    let program = std::env::current_exe();
+    let tried = program.and_then(|program| std::process::Command::new(program).arg(CHECK_STORE).arg(store).output());
+    let tried = match tried {
+        Ok(tried) => tried,
+        Err(error) => {
+            tracing::warn!(%error, "the store was not tried before it is opened");
+            return Ok(());
+        }
+    };
     let said = String::from_utf8_lossy(&tried.stderr);
     let said: String = said.lines().next().unwrap_or_default().chars().take(300).collect();
-    match tried.status.code() {
+    let damaged = match (tried.status.code(), tried.status.signal()) {
+        (Some(code), _) => code == i32::from(DAMAGED) || code == PANICKED,
+        // It ended itself over what it read; whoever else ends it (Ctrl-C, a manager, want of memory) says nothing about the store.
+        (None, signal) => signal.is_some_and(|signal| {
+            [Signal::SIGABRT, Signal::SIGSEGV, Signal::SIGBUS].map(|s| s as i32).contains(&signal)
+        }),
+    };
+    match (damaged, said.is_empty()) {
         // What is wrong besides (it is in use, the disk is full) is found again by whoever asks.
-        Some(code) if code != i32::from(DAMAGED) && code != PANICKED => Ok(()),
-        _ if said.is_empty() => Err(format!("reading it ended with {}", tried.status)),
-        _ => Err(said),
+        (false, _) => Ok(()),
+        (true, true) => Err(format!("reading it ended with {}", tried.status)),
+        (true, false) => Err(said),
     }
 }
 

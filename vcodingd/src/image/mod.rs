@@ -129,6 +129,9 @@ const REGISTRY_TROUBLE: [&str; 6] = [
     "TLS handshake timeout",
 ];
 
+/// Whose build it was.
+const BUILD_LABEL: &str = "vcoding-build";
+
 /// Makes sure that the image is there.
 ///
 /// # Errors
@@ -140,6 +143,7 @@ pub async fn ensure(
     progress: mpsc::Sender<BuildEvent>,
 ) -> Result<Built, Error> {
     let reference = format!("vcoding/{}:{}", repository(&request.name), prepared.hash);
+    let users = half_made(&request.name, &request.workspace);
     if !request.rebuild {
         match provider.image(&reference).await {
             Ok(info) => return Ok(Built { image: info.id.clone(), reference, info, built: false }),
@@ -147,14 +151,15 @@ pub async fn ensure(
             Err(other) => return Err(other.into()),
         }
     }
-    let users = format!("{reference}-user-{}", request.workspace);
     let build = BuildSpec {
         context: prepared.archive,
         dockerfile: prepared.dockerfile,
         target: request.target.clone(),
         args: request.args.clone(),
         tag: users.clone(),
-        labels: BTreeMap::new(),
+        // An image of its own, whatever others of the same content do with theirs meanwhile: the engine removes one with its last name,
+        // also while another build is about to name it.
+        labels: BTreeMap::from([(BUILD_LABEL.to_owned(), request.workspace.to_string())]),
         no_cache: request.no_cache,
     };
     provider.build(build, progress.clone()).await?;
@@ -164,6 +169,11 @@ pub async fn ensure(
     let info = finished?;
     unnamed?;
     Ok(Built { image: info.id.clone(), reference, info, built: true })
+}
+
+/// The name of a workspace's image between the user's Dockerfile and ours; one build at a time has it.
+pub fn half_made(name: &WorkspaceName, workspace: &WorkspaceId) -> String {
+    format!("vcoding/{}:building-{workspace}", repository(name))
 }
 
 async fn finish(

@@ -19,7 +19,7 @@ fn request(project: &Path) -> ImageRequest {
         target: None,
         args: BTreeMap::new(),
         name: "image-test".parse().unwrap(),
-        workspace: "01jd0000000000000000000000".parse().unwrap(),
+        workspace: ulid::Ulid::new().to_string().to_lowercase().parse().unwrap(),
         rebuild: false,
         no_cache: false,
     }
@@ -327,8 +327,7 @@ async fn images_that_would_not_be_sealed_are_refused() {
         let request = request(dir.path());
         let error = built(&docker, &request, &gate).await.expect_err(line);
         assert!(matches!(&error, Error::Unsuitable { why: said } if said.contains(why)), "{line}: {error}");
-        let hash = prepare(&request, &gate, &std::env::temp_dir()).unwrap().hash;
-        let left = docker.image(&format!("vcoding/image-test:{hash}-user-{}", request.workspace)).await;
+        let left = docker.image(&half_made(&request.name, &request.workspace)).await;
         assert!(matches!(left, Err(provider::Error::NoSuchImage { .. })), "{line}: it is left behind");
     }
 }

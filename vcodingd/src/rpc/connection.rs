@@ -354,7 +354,11 @@ fn target_of(params: &str) -> Option<String> {
     }
     let named: Named = serde_json::from_str(params).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    named.workspace.or(named.run).or(named.project).and_then(|v| text(&v).or_else(|| text(v.get("project")?)))
+    named
+        .workspace
+        .or(named.run)
+        .or(named.project)
+        .and_then(|v| text(&v).or_else(|| text(v.get("name")?)).or_else(|| text(v.get("project")?)))
 }
 
 fn parse_error(error: &serde_json::Error) -> MethodResponse {

@@ -5,8 +5,8 @@
 //! flush: an unflushed insert is lost by `kill -9`. One daemon owns the directory (its lock is held
 //! by `daemon`).
 //!
-//! What cannot be read is set aside ([`Store::open_or_set_aside`]): everything in it lies beside the
-//! workspaces and runs too, and comes back from there.
+//! What cannot be read is set aside ([`Store::open_or_set_aside`]): everything in it of
+//! workspaces that are there lies beside them, too, and comes back from there.
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub enum Error {
     NewerRecord { table: &'static str, key: String, found: u8 },
     #[error("record {key} of {table} cannot be read: {why}")]
     Unreadable { table: &'static str, key: String, why: String },
-    #[error("the store at {path} cannot be set aside")]
+    #[error("the store at {path} can be neither opened nor set aside")]
     Kept { path: PathBuf, source: std::io::Error },
 }
 

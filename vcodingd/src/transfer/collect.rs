@@ -3,7 +3,6 @@
 //! Both ends are walked beneath a directory that is held open: no link of the guest's is followed, none of the project's is written
 //! through, none is made. A file is whole or not there.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -12,12 +11,15 @@ use std::path::{Path, PathBuf};
 use fs::{Kind, Root};
 use gix_glob::wildmatch;
 use gix_glob::wildmatch::Mode;
-use protocol::transfer::{CollectResult, Collected};
+use protocol::transfer::{CollectResult, Collected, Flagged};
 use protocol::workspace::LeftOut;
 
 /// Names that are looked at in one work tree.
 const MOST_NAMES: u64 = 2_000_000;
-const DEEPEST: usize = 128;
+/// What lies deeper is left out. Each level holds a descriptor.
+const DEEPEST: usize = 64;
+/// All matching paths together.
+const PATH_BYTES: usize = 16 << 20;
 /// Files that are named to a client; all are counted.
 const NAMED: usize = 1000;
 /// Read and written at a time.
@@ -39,7 +41,7 @@ pub struct Request {
 pub enum Error {
     #[error("nothing in the work tree matches {}", .patterns.join(", "))]
     NoMatch { patterns: Vec<String> },
-    #[error("the work tree has more than {MOST_NAMES} names, or directories more than {DEEPEST} deep")]
+    #[error("the work tree has more names than can be looked through, or more that match than can be held")]
     TooMany,
     #[error("{path}")]
     To { path: PathBuf, source: std::io::Error },
@@ -56,17 +58,17 @@ pub enum Error {
 pub fn collect(tree: &Path, request: &Request, abandoned: &dyn Fn() -> bool) -> Result<CollectResult, Error> {
     let unusable = |source| Error::To { path: request.to.clone(), source };
     let from = Root::open(tree)?;
-    let mut walk = Walk { request, abandoned, matches: Vec::new(), skipped: Vec::new(), names: 0 };
+    let mut walk = Walk { request, abandoned, matches: Vec::new(), held: 0, skipped: Skipped::default(), names: 0 };
     walk.directory(&from, Path::new(""), 0, false)?;
-    if walk.matches.is_empty() && walk.skipped.is_empty() {
+    if walk.matches.is_empty() && walk.skipped.total == 0 {
         let patterns = request.patterns.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
         return Err(Error::NoMatch { patterns });
     }
     walk.matches.sort_unstable();
     std::fs::create_dir_all(&request.to).map_err(unusable)?;
     let to = Root::open(&request.to)?;
-    let mut result = CollectResult { skipped_total: walk.skipped.len() as u64, ..CollectResult::default() };
-    result.skipped = walk.skipped.into_iter().take(NAMED).collect();
+    let mut result = CollectResult::default();
+    let mut skipped = walk.skipped;
     for path in &walk.matches {
         if abandoned() {
             return Err(Error::Abandoned);
@@ -78,6 +80,11 @@ pub fn collect(tree: &Path, request: &Request, abandoned: &dyn Fn() -> bool) -> 
                 if result.files.len() < NAMED {
                     result.files.push(Collected { path: path.as_os_str().to_owned().into(), size });
                 }
+                if let Some(why) = history::flag(path.as_os_str().as_bytes())
+                    && result.flagged.len() < NAMED
+                {
+                    result.flagged.push(Flagged { path: path.as_os_str().to_owned().into(), why: why.to_owned() });
+                }
             }
             Ok(Done::Same) => result.same += 1,
             Ok(Done::InTheWay) => {
@@ -86,10 +93,12 @@ pub fn collect(tree: &Path, request: &Request, abandoned: &dyn Fn() -> bool) -> 
                     result.in_the_way.push(path.as_os_str().to_owned().into());
                 }
             }
-            Ok(Done::Gone) => {}
+            Ok(Done::Gone) => skipped.add(path, "was gone, or another thing, when it was to be copied"),
+            Ok(Done::Unreadable(why)) => skipped.add(path, &why),
             Err(error) => return Err(error),
         }
     }
+    (result.skipped, result.skipped_total) = (skipped.named, skipped.total);
     Ok(result)
 }
 
@@ -100,21 +109,37 @@ enum Done {
     InTheWay,
     /// Or another thing, since it was seen.
     Gone,
+    /// Held by a lease, or not for the daemon to read.
+    Unreadable(String),
+}
+
+/// What matched and does not come along: all are counted, some are named.
+#[derive(Default)]
+struct Skipped {
+    named: Vec<LeftOut>,
+    total: u64,
+}
+
+impl Skipped {
+    fn add(&mut self, path: &Path, why: &str) {
+        self.total += 1;
+        if self.named.len() < NAMED {
+            self.named.push(LeftOut { path: path.as_os_str().to_owned().into(), why: why.to_owned() });
+        }
+    }
 }
 
 struct Walk<'a> {
     request: &'a Request,
     abandoned: &'a dyn Fn() -> bool,
     matches: Vec<PathBuf>,
-    skipped: Vec<LeftOut>,
+    held: usize,
+    skipped: Skipped,
     names: u64,
 }
 
 impl Walk<'_> {
     fn directory(&mut self, root: &Root, below: &Path, depth: usize, all: bool) -> Result<(), Error> {
-        if depth > DEEPEST {
-            return Err(Error::TooMany);
-        }
         for entry in root.entries()? {
             let Ok(entry) = entry else { continue };
             self.names += 1;
@@ -127,24 +152,28 @@ impl Walk<'_> {
             let path = below.join(&entry.name);
             let wanted = all || self.request.patterns.iter().any(|pattern| fits(pattern, &path));
             match entry.kind {
-                Kind::Directory if is_git(&entry.name) => {}
+                // Whatever it is: the host's git would obey it.
+                _ if history::is_git_directory(entry.name.as_bytes()) => {}
+                Kind::Directory if depth >= DEEPEST => self.skipped.add(&path, "lies too deep"),
                 Kind::Directory => match root.dir(Path::new(&entry.name)) {
                     Ok(inner) => self.directory(&inner, &path, depth + 1, wanted)?,
                     Err(error) if error.is_missing() => {}
-                    Err(error) if wanted => self.skip(&path, &error.to_string()),
+                    Err(error) if wanted => self.skipped.add(&path, &error.to_string()),
                     Err(_) => {}
                 },
-                Kind::File if wanted => self.matches.push(path),
-                Kind::Symlink if wanted => self.skip(&path, "is a link"),
-                _ if wanted => self.skip(&path, "is no regular file"),
+                Kind::File if wanted => {
+                    self.held += path.as_os_str().len();
+                    if self.held > PATH_BYTES {
+                        return Err(Error::TooMany);
+                    }
+                    self.matches.push(path);
+                }
+                Kind::Symlink if wanted => self.skipped.add(&path, "is a link"),
+                _ if wanted => self.skipped.add(&path, "is no regular file"),
                 _ => {}
             }
         }
         Ok(())
-    }
-
-    fn skip(&mut self, path: &Path, why: &str) {
-        self.skipped.push(LeftOut { path: path.as_os_str().to_owned().into(), why: why.to_owned() });
     }
 }
 
@@ -153,17 +182,12 @@ fn fits(pattern: &[u8], path: &Path) -> bool {
     wildmatch(pattern.into(), path.as_os_str().as_bytes().into(), Mode::NO_MATCH_SLASH_LITERAL)
 }
 
-/// The host's git would obey it.
-fn is_git(name: &OsStr) -> bool {
-    name.as_bytes().eq_ignore_ascii_case(b".git")
-}
-
 fn one(from: &Root, to: &Root, path: &Path, force: bool, abandoned: &dyn Fn() -> bool) -> Result<Done, Error> {
     let mut source = match from.open_file(path) {
         Ok(source) => source,
         Err(fs::Error::NotRegular { .. } | fs::Error::Blocked { .. }) => return Ok(Done::Gone),
         Err(error) if error.is_missing() => return Ok(Done::Gone),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Ok(Done::Unreadable(error.to_string())),
     };
     let stat = fs::Stat::of_file(&source)?;
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -198,7 +222,7 @@ fn one(from: &Root, to: &Root, path: &Path, force: bool, abandoned: &dyn Fn() ->
         loop {
             let read = source.read(&mut buffer)?;
             if read == 0 {
-                return Ok(());
+                return file.sync_all();
             }
             if abandoned() {
                 return Err(std::io::Error::other("nobody waits for it any more"));
@@ -277,6 +301,8 @@ mod tests {
         assert_eq!(names(&["dist/*.whl", "dist/d.txt"]), ["dist/b.whl", "dist/d.txt"]);
         assert_eq!(names(&["dist/"]), ["dist/b.whl", "dist/d.txt", "dist/sub/c.whl"]);
         assert_eq!(names(&["**"]), ["a.whl", "dist/b.whl", "dist/d.txt", "dist/sub/c.whl"], "git's own stays");
+        let disguised = [("dist/.git", "gitdir: m"), ("dist/.GIT", "x"), ("dist/git~1", "x"), ("dist/a", "a")];
+        assert_eq!(World::new(&disguised).names(&["dist"]), ["dist/a"]);
         let none = World::new(&files).collect(&["*.zip"], false).unwrap_err();
         assert_eq!(none.to_string(), "nothing in the work tree matches *.zip");
     }
@@ -322,12 +348,26 @@ mod tests {
         world.collect(&["tool"], false).unwrap();
         let seen = std::fs::metadata(world.to().join("tool")).unwrap().permissions().mode();
         assert_eq!(seen & 0o7777, 0o755);
+        // Given up in the middle of a file.
+        std::fs::write(world.tree().join("tool"), vec![7; 3 * CHUNK]).unwrap();
+        let other = world.dir.path().join("other");
+        let asked = std::cell::Cell::new(0);
         let abandoned = collect(
             &world.tree(),
-            &Request { patterns: vec![b"*".to_vec()], to: world.dir.path().join("other"), force: false },
-            &|| true,
+            &Request { patterns: vec![b"*".to_vec()], to: other.clone(), force: false },
+            &|| asked.replace(asked.get() + 1) > 2,
         );
-        assert!(matches!(abandoned, Err(Error::Abandoned)));
-        assert_eq!(std::fs::read_dir(world.to()).unwrap().count(), 1);
+        assert!(abandoned.is_err() && asked.get() > 2, "{abandoned:?}");
+        assert_eq!(std::fs::read_dir(other).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_the_host_may_run_is_named_and_what_lies_too_deep_stops_nothing() {
+        let world = World::new(&[(".envrc", "x"), ("Makefile", "x"), ("a", "a")]);
+        let deep: PathBuf = std::iter::repeat_n("d", DEEPEST + 5).collect();
+        std::fs::create_dir_all(world.tree().join(&deep)).unwrap();
+        std::fs::write(world.tree().join(&deep).join("x"), "x").unwrap();
+        let done = world.collect(&["**"], false).unwrap();
+        assert_eq!((done.total, done.flagged.len(), done.skipped_total), (3, 2, 1), "{done:?}");
     }
 }

@@ -157,6 +157,12 @@ impl Actor {
         let Prepared { params, agent } = prepared;
         let mut record = self.new_run(&id, &params, agent.as_ref());
         record.before = Some(before.id);
+        // Before anything is opened for it: a full disk then leaves nothing behind.
+        if let Some(prompt) = params.prompt.clone() {
+            let dir = self.places.run_host(&id);
+            super::steps::blocking(move || runs::write_prompt(&dir, &prompt).map_err(|e| failure::of_file(&dir, &e)))
+                .await?;
+        }
         let start = match agent {
             Some(agent) => {
                 let token = self
@@ -191,11 +197,6 @@ impl Actor {
                 ..runs::Start::default()
             },
         };
-        if let Some(prompt) = params.prompt.clone() {
-            let dir = self.places.run_host(&id);
-            super::steps::blocking(move || runs::write_prompt(&dir, &prompt).map_err(|e| failure::of_file(&dir, &e)))
-                .await?;
-        }
         self.shared.points.pass("run", "record", Side::Before).await;
         self.save_run(&record).await?;
         self.shared.points.pass("run", "record", Side::After).await;

@@ -290,12 +290,11 @@ impl Actor {
                 return false;
             }
         }
-        if self.record.rest == Rest::Ready
-            && self.pool.is_none()
-            && self.record.intent.is_none()
-            && let Err(error) = self.operate(Operation::Start, &Say::default()).await
-        {
-            tracing::warn!(workspace = %self.record.id, %error, "a guest was not found again");
+        if self.record.rest == Rest::Ready && self.pool.is_none() && self.record.intent.is_none() {
+            let operation = self.way_to_run_again().await;
+            if let Err(error) = self.operate(operation, &Say::default()).await {
+                tracing::warn!(workspace = %self.record.id, %error, "a guest was not found again");
+            }
         }
         self.watch_found_runs().await;
         true
@@ -327,15 +326,7 @@ impl Actor {
         self.lose_runs_of_a_gone_guest().await;
         self.look_at_history().await?;
         // Of a workspace that is there, only the guest is made to run again.
-        let no_image = match &self.record.image {
-            // An engine that does not answer says nothing about images.
-            Some(image) => {
-                let found = self.shared.provider.image(&image.reference).await;
-                matches!(found, Err(crate::provider::Error::NoSuchImage { .. }))
-            }
-            None => true,
-        };
-        let operation = if created || rebuild || no_image || self.ends.base.is_none() {
+        let operation = if created || rebuild || self.has_no_image().await || self.ends.base.is_none() {
             Operation::Up { rebuild: rebuild && !created, no_cache: how == Rebuild::Anew }
         } else {
             Operation::Start
@@ -409,7 +400,24 @@ impl Actor {
                 .hint("vcodingctl up"));
         }
         self.lose_runs_of_a_gone_guest().await;
-        self.operate(Operation::Start, &Say::default()).await.map(drop)
+        let operation = self.way_to_run_again().await;
+        self.operate(operation, &Say::default()).await.map(drop)
+    }
+
+    /// Somebody may have removed the image: then it is made again.
+    async fn way_to_run_again(&self) -> Operation {
+        if self.has_no_image().await { Operation::Up { rebuild: false, no_cache: false } } else { Operation::Start }
+    }
+
+    async fn has_no_image(&self) -> bool {
+        match &self.record.image {
+            // An engine that does not answer says nothing about images.
+            Some(image) => {
+                let found = self.shared.provider.image(&image.reference).await;
+                matches!(found, Err(crate::provider::Error::NoSuchImage { .. }))
+            }
+            None => true,
+        }
     }
 
     async fn destroy(&mut self, force: bool, purge: bool) -> Result<(), Error> {
@@ -427,7 +435,7 @@ impl Actor {
             self.look_at_history()
                 .await
                 .map_err(|e| e.hint("vcodingctl destroy --force, if nothing of it is wanted"))?;
-            if self.ends.base.is_some() && !self.places.mounted_are_there() {
+            if self.ends.base.is_some() && !self.places.tree().is_dir() {
                 // What is gone cannot be recorded: the newest checkpoint is all there is.
                 self.needs_to_be_home().await?;
             } else if self.ends.base.is_some() {
@@ -497,7 +505,10 @@ impl Actor {
                 .hint("vcodingctl checkpoint -m ANOTHER-NAME"));
         }
         self.doings.recorded();
-        let made = self.timeline.checkpoint(cause, activity).await.map_err(|e| failure::of_timeline(&e))?;
+        let made = self.timeline.checkpoint(cause, activity).await.map_err(|e| {
+            self.doings.unknown();
+            failure::of_timeline(&e)
+        })?;
         self.remarks.clone_from(&made.2);
         self.look_at_history().await?;
         Ok(made)
@@ -590,8 +601,10 @@ impl Actor {
         let (record, host) = (self.record.clone(), self.places.host());
         super::steps::blocking(move || {
             if !host.is_dir() {
-                // Before the first step made the directories there is only the store.
-                if record.rest == Rest::New {
+                // Before the first step made the directories there is only the store, and after the last step of a destroy.
+                let ending =
+                    matches!(&record.intent, Some(Intent { operation: Operation::Destroy { .. }, step }) if *step > 0);
+                if record.rest == Rest::New || ending {
                     return Ok(());
                 }
                 // Deleted behind our back; without a record there its container is nobody's.

@@ -1,11 +1,13 @@
 //! What is wrong with host, engine, keys, store, workspaces and disk, and the command that mends it. Only looks.
 
-use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
+use protocol::WorkspaceId;
 use protocol::doctor::{Finding, Severity};
 use protocol::workspace::{Phase, WorkspaceView};
 
+use super::record::Places;
 use super::registry::Registry;
 use super::{Shared, failure};
 use crate::provider::Engine;
@@ -15,6 +17,8 @@ use crate::{agents, config, store};
 const KERNEL: (u32, u32) = (5, 6);
 /// Less than this is too little for an image or a checkpoint of a large tree.
 const LITTLE_SPACE: u64 = 2 << 30;
+/// Whatever is looked at answers within this.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// In percent.
 const FEW_INODES: u64 = 3;
 
@@ -22,24 +26,34 @@ impl Registry {
     /// Everything that can be seen from here.
     pub async fn doctor(&self, notices: &[String]) -> Vec<Finding> {
         let shared = self.shared();
-        let mut findings = vec![host()];
         let (engine, there) = engine(shared).await;
-        findings.extend(engine);
-        findings.extend(configuration(shared));
-        for notice in notices {
-            findings.push(Finding::new("store", Severity::Warning, notice.clone()).fix("vcodingctl ls"));
-        }
-        findings.extend(of_store(shared));
         let views = self.list();
-        findings.extend(views.iter().map(workspace));
-        if views.is_empty() {
-            findings.push(Finding::new("workspaces", Severity::Fine, "there is none yet"));
+        let strangers = if there { strangers(shared).await } else { Vec::new() };
+        let (shared, notices) = (self.shared_for_long(), notices.to_vec());
+        // A project may lie on a disk that does not answer.
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut findings = vec![host()];
+            findings.extend(engine);
+            findings.extend(configuration(&shared));
+            for notice in notices {
+                findings.push(Finding::new("store", Severity::Warning, notice).fix("vcodingctl ls"));
+            }
+            findings.extend(of_store(&shared));
+            findings.extend(views.iter().map(workspace));
+            if views.is_empty() {
+                findings.push(Finding::new("workspaces", Severity::Fine, "there is none yet"));
+            }
+            findings.extend(strangers);
+            findings.extend(space(&shared.state_dir));
+            findings
+        });
+        match tokio::time::timeout(PATIENCE, looked).await {
+            Ok(Ok(findings)) => findings,
+            Ok(Err(_)) | Err(_) => {
+                let what = "a disk or a project's directory does not answer";
+                vec![Finding::new("host", Severity::Error, what).fix("vcodingctl ls; df -h")]
+            }
         }
-        if there {
-            findings.extend(strangers(shared, &views).await);
-        }
-        findings.extend(space(&shared.state_dir));
-        findings
     }
 }
 
@@ -159,8 +173,11 @@ fn workspace(view: &WorkspaceView) -> Finding {
 }
 
 /// Guests of this state directory that no workspace owns.
-async fn strangers(shared: &Shared, views: &[WorkspaceView]) -> Vec<Finding> {
-    let known: BTreeSet<_> = views.iter().map(|view| &view.id).collect();
+async fn strangers(shared: &Shared) -> Vec<Finding> {
+    // A record that only a newer daemon can read is an owner as well.
+    let owned = |id: &WorkspaceId| {
+        shared.workspaces.contains(id.as_str()).unwrap_or(true) || Places::of(&shared.state_dir, id).own.exists()
+    };
     match shared.provider.list().await {
         Err(error) => {
             let error = failure::of_provider(&error);
@@ -168,7 +185,7 @@ async fn strangers(shared: &Shared, views: &[WorkspaceView]) -> Vec<Finding> {
         }
         Ok(guests) => guests
             .iter()
-            .filter(|guest| !known.contains(&guest.id))
+            .filter(|guest| !owned(&guest.id))
             .map(|guest| {
                 let what = format!("the container vcoding-{} belongs to no workspace", guest.id);
                 Finding::new("workspaces", Severity::Warning, what).fix(format!("docker rm -f vcoding-{}", guest.id))

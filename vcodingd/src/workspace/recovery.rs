@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use protocol::{Error, RunId, WorkspaceId, WorkspaceName};
 use serde::Serialize;
 
+use super::machine::Operation;
 use super::record::{Places, WorkspaceRecord};
 use super::{Shared, failure};
 use crate::runs::RunRecord;
@@ -82,6 +83,13 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<Recovered, Error> {
                 recovered.unknown.push(directory);
                 continue;
             }
+        }
+        // What a purge has forgotten stays forgotten.
+        let ending = |record: &WorkspaceRecord| {
+            record.intent.as_ref().is_some_and(|intent| matches!(intent.operation, Operation::Destroy { .. }))
+        };
+        if shared.workspaces.get(id.as_str()).is_ok_and(|record| record.is_some_and(|record| ending(&record))) {
+            continue;
         }
         for (run, directory) in ids_in::<RunId>(&places.host().join("runs")) {
             if run_came_back(shared, &run, &directory).await? {

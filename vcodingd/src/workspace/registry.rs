@@ -105,6 +105,10 @@ impl Registry {
         inner
     }
 
+    pub(super) fn shared_for_long(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     pub fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -353,17 +357,25 @@ impl Registry {
             }
             Err(error) => return Err(error),
         };
-        let changes = match &run.before {
-            Some(before) => Some(handle.diff(Some(before.clone()), run.after.clone(), Vec::new()).await?),
-            None => None,
+        // A run that is over without a checkpoint at its end: what is there now is not only its own.
+        let known = run.before.is_some() && (run.after.is_some() || !run.state.is_over());
+        let changes = match known {
+            true => handle.diff(run.before.clone(), run.after.clone(), Vec::new()).await.map(Some),
+            false => Ok(None),
         };
-        // Newest first: from its end to its start.
-        let all = handle.checkpoints(MOST).await?;
+        // Newest first: from its end to its start. Where the history is gone its events are there still.
+        let (changes, all) = match (changes, handle.checkpoints(MOST).await) {
+            (Ok(changes), Ok(all)) => (changes, all),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(run = %id, %error, "a report without its changes");
+                (None, Vec::new())
+            }
+        };
         let from = run.after.as_ref().and_then(|after| all.iter().position(|c| c.id == *after)).unwrap_or(0);
         let to = run.before.as_ref().and_then(|before| all.iter().position(|c| c.id == *before));
         let mut checkpoints = match to {
-            Some(to) => all.get(from..=to).unwrap_or_default().to_vec(),
-            None => Vec::new(),
+            Some(to) if known => all.get(from..=to).unwrap_or_default().to_vec(),
+            _ => Vec::new(),
         };
         checkpoints.reverse();
         Ok(RunReport { run, prompt, changes, checkpoints })

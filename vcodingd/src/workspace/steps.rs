@@ -150,6 +150,10 @@ impl Actor {
         self.shared.provider.remove(&self.record.id).await.map_err(|e| failure::of_provider(&e))?;
         self.lose_runs_of_a_gone_guest().await;
         let (tree, user) = (self.places.tree(), self.record.user());
+        // Only a history that is really gone may leave the work tree empty.
+        if self.timeline.is_there() {
+            self.look_at_history().await?;
+        }
         if tree.is_dir() || self.ends.head.is_none() {
             return Ok(());
         }
@@ -439,6 +443,11 @@ impl Actor {
     }
 
     async fn put_away(&mut self, purge: bool) -> Result<(), Error> {
+        // Of a build that was cut off.
+        let half_made = image::half_made(&self.record.name, &self.record.id);
+        if let Err(error) = self.shared.provider.remove_image(&half_made).await {
+            tracing::debug!(%error, "a half-made image was not removed");
+        }
         if purge {
             self.forget_runs().await?;
             self.forget_image(self.record.image.as_ref().map(|image| image.reference.clone())).await;
