@@ -344,6 +344,9 @@ impl<'a> Case<'a> {
         let containers = program::read(Command::new("docker").args(["ps", "-aq", "--filter", &filter]))?;
         let expected = usize::from(!gone);
         ensure!(containers.lines().count() == expected, "{} containers: {containers}", containers.lines().count());
+        let filter = format!("label=vcoding.peek={}", self.state().display());
+        let peeks = program::read(Command::new("docker").args(["ps", "-aq", "--filter", &filter]))?;
+        ensure!(peeks.is_empty(), "containers that were only looked into: {peeks}");
         let images = program::read(Command::new("docker").args([
             "images",
             "--format",

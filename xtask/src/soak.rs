@@ -173,6 +173,9 @@ impl World {
         let mut left = Vec::new();
         let containers = self.containers("-aq")?;
         left.extend(containers.lines().map(|id| format!("container {id}")));
+        let filter = format!("label=vcoding.peek={}", self.state().display());
+        let peeks = program::read(Command::new("docker").args(["ps", "-aq", "--filter", &filter]))?;
+        left.extend(peeks.lines().map(|id| format!("container {id}, looked into")));
         let images = program::read(Command::new("docker").args(["images", "--format", "{{.Repository}}:{{.Tag}}"]))?;
         left.extend(
             images.lines().filter(|image| image.starts_with("vcoding/soak")).map(|image| format!("image {image}")),

@@ -103,3 +103,26 @@ fn a_guest_is_found_again_as_it_was_left() {
     world.ok(&project, &["start"]);
     assert_eq!(world.ok(&project, &["exec", "--", "cat", "new.txt"]).out, "kept\n");
 }
+
+#[test]
+fn what_a_killed_daemon_only_looked_into_is_removed_by_the_next() {
+    let Some(world) = World::with_engine("looked into") else { return };
+    let here = world.project("p", &[]);
+    world.ok(&here, &["daemon", "start"]);
+    let docker = |args: &[&str]| crate::world::output(std::process::Command::new("docker").args(args));
+    let label = format!("vcoding.peek={}", world.state().canonicalize().unwrap().display());
+    docker(&["create", "--label", &label, "debian:bookworm-slim", "/never-started"]);
+    // One of somebody else stays.
+    let other =
+        docker(&["create", "--label", "vcoding.peek=/somewhere/else", "debian:bookworm-slim", "/never-started"]);
+    // The engine counts in seconds.
+    let seconds = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let made = seconds();
+    wait_until(|| seconds() > made, "the next second");
+    world.kill_daemon();
+    world.ok(&here, &["daemon", "start"]);
+    let filter = format!("label={label}");
+    wait_until(|| docker(&["ps", "-aq", "--filter", &filter]).is_empty(), "the end of what was looked into");
+    assert_ne!(docker(&["ps", "-aq", "--filter", "label=vcoding.peek=/somewhere/else"]), "");
+    docker(&["rm", other.trim()]);
+}

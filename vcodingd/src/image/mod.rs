@@ -146,7 +146,13 @@ pub async fn ensure(
     let users = half_made(&request.name, &request.workspace);
     if !request.rebuild {
         match provider.image(&reference).await {
-            Ok(info) => return Ok(Built { image: info.id.clone(), reference, info, built: false }),
+            Ok(info) => {
+                // Of a build that was cut off behind its last step.
+                if let Err(error) = provider.remove_image(&users).await {
+                    tracing::debug!(%error, "a half-made image was not removed");
+                }
+                return Ok(Built { image: info.id.clone(), reference, info, built: false });
+            }
             Err(provider::Error::NoSuchImage { .. }) => {}
             Err(other) => return Err(other.into()),
         }

@@ -19,7 +19,7 @@ mod guest;
 mod walls;
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use protocol::WorkspaceId;
@@ -98,6 +98,13 @@ pub trait Provider: Debug + Send + Sync {
 
     /// The guests of this state directory, each claim checked; what merely says so is left out.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Guest>>>;
+
+    /// Removes what a daemon of this state directory that was killed left half-way in the engine before `start`; how many things.
+    /// None by default.
+    fn clean(&self, start: SystemTime) -> BoxFuture<'_, Result<usize>> {
+        let _nothing_before = start;
+        Box::pin(std::future::ready(Ok(0)))
+    }
 
     /// The running guest's PID 1 as this host sees it.
     fn init_process<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<InitProcess>>;

@@ -80,6 +80,17 @@ impl Registry {
                 }
             }
         }
+        let (provider, start) = (registry.shared.provider.clone(), std::time::SystemTime::now());
+        // Beside everything else: the engine may be slow, or not there.
+        registry.lock().tasks.spawn(async move {
+            match provider.clean(start).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "containers that a killed daemon left were removed"),
+                Err(error) => {
+                    tracing::warn!(%error, "whether a killed daemon left something in the engine is not known");
+                }
+            }
+        });
         let swept = trash::sweep(&registry.shared.state_dir, std::time::SystemTime::now());
         if swept > 0 {
             tracing::info!(swept, "destroyed workspaces were kept long enough");

@@ -18,7 +18,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
@@ -529,6 +529,10 @@ impl Provider for Docker {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Guest>>> {
         self.list_guests().boxed()
+    }
+
+    fn clean(&self, start: SystemTime) -> BoxFuture<'_, Result<usize>> {
+        peek::clean(self, start).boxed()
     }
 
     fn init_process<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<InitProcess>> {

@@ -3,11 +3,16 @@
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters as query;
 use futures_util::TryStreamExt;
+use std::collections::HashMap;
 use std::io::Read;
+use std::time::SystemTime;
 
 use super::failure::Asked;
 use super::{ACT, ASK, Docker};
 use crate::provider::{Error, ImageId, Look, PathKind, Peeked, Result};
+
+/// On a container that is only looked into; its value is the state directory.
+const LABEL: &str = "vcoding.peek";
 
 /// A tar archive's head and padding around one file.
 const ARCHIVE_BYTES: usize = Peeked::MAX_FILE + 64 * 1024;
@@ -31,12 +36,35 @@ pub(super) async fn peek(docker: &Docker, image: &ImageId, looks: &[Look<'_>]) -
     }
 }
 
+/// Removes the containers that were made to be looked into before `start` and whose daemon did not live to remove them.
+pub(super) async fn clean(docker: &Docker, start: SystemTime) -> Result<usize> {
+    let client = docker.client()?;
+    let filters = HashMap::from([
+        ("label", vec![format!("{LABEL}={}", docker.state_dir.display())]),
+        ("status", vec!["created".to_owned()]),
+    ]);
+    let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let found = docker.ask("listing what was looked into", ASK, client.list_containers(Some(options))).await?;
+    let start = start.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut removed = 0;
+    for container in found.needed("its list")? {
+        let before =
+            container.created.is_some_and(|created| u64::try_from(created).is_ok_and(|created| created < start));
+        let (Some(id), true) = (container.id, before) else { continue };
+        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        docker.ask("removing a container", ACT, client.remove_container(&id, Some(options))).await?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
 async fn make(docker: &Docker, image: &ImageId) -> Result<String> {
     let client = docker.client()?;
     let body = ContainerCreateBody {
         image: Some(image.0.clone()),
         // Some command must be named; it is never run.
         entrypoint: Some(vec!["/never-started".to_owned()]),
+        labels: Some(HashMap::from([(LABEL.to_owned(), docker.state_dir.display().to_string())])),
         host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
         ..ContainerCreateBody::default()
     };
