@@ -90,7 +90,7 @@ pub fn run(minutes: u64) -> Result<()> {
     for client in clients {
         client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
     }
-    let after = world.holds()?;
+    let after = world.settled(before)?;
     let left = world.left_over()?;
     world.report(minutes, daemons, guests, before, &after, &left)
 }
@@ -166,6 +166,18 @@ impl World {
             descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
             threads: std::fs::read_dir(format!("/proc/{pid}/task"))?.count(),
         })
+    }
+
+    /// What it holds when what was under way has gone; connections take a moment to end.
+    fn settled(&self, before: Option<Holds>) -> Result<Holds> {
+        let began = Instant::now();
+        loop {
+            let now = self.holds()?;
+            if before.is_none_or(|before| now.descriptors <= before.descriptors) || began.elapsed() > EXPLAINS * 3 {
+                return Ok(now);
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     /// What is there although every workspace was destroyed.

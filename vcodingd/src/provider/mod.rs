@@ -19,7 +19,7 @@ mod guest;
 mod walls;
 
 use std::fmt::Debug;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use protocol::WorkspaceId;
@@ -99,10 +99,9 @@ pub trait Provider: Debug + Send + Sync {
     /// The guests of this state directory, each claim checked; what merely says so is left out.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Guest>>>;
 
-    /// Removes what a daemon of this state directory that was killed left half-way in the engine before `start`; how many things.
-    /// None by default.
-    fn clean(&self, start: SystemTime) -> BoxFuture<'_, Result<usize>> {
-        let _nothing_before = start;
+    /// Removes what a daemon of this state directory that was killed left half-way in the engine; how many things. None by
+    /// default.
+    fn clean(&self) -> BoxFuture<'_, Result<usize>> {
         Box::pin(std::future::ready(Ok(0)))
     }
 

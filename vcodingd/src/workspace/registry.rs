@@ -80,10 +80,10 @@ impl Registry {
                 }
             }
         }
-        let (provider, start) = (registry.shared.provider.clone(), std::time::SystemTime::now());
+        let provider = registry.shared.provider.clone();
         // Beside everything else: the engine may be slow, or not there.
         registry.lock().tasks.spawn(async move {
-            match provider.clean(start).await {
+            match provider.clean().await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "containers that a killed daemon left were removed"),
                 Err(error) => {

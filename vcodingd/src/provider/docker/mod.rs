@@ -18,7 +18,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
@@ -63,13 +63,16 @@ const PROC_BYTES: u64 = 4 << 20;
 pub struct Docker {
     socket: PathBuf,
     state_dir: PathBuf,
+    /// Of this process, and no other's.
+    instance: String,
 }
 
 impl Docker {
     /// `state_dir` must be a real path. Nothing is asked of the engine yet, so that a daemon
     /// starts without one.
     pub fn new(socket: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), state_dir: state_dir.into() }
+        let instance = ulid::Ulid::new().to_string().to_lowercase();
+        Self { socket: socket.into(), state_dir: state_dir.into(), instance }
     }
 
     /// The engine that `docker` would use: `DOCKER_HOST`, else the usual socket, else that of an
@@ -531,8 +534,8 @@ impl Provider for Docker {
         self.list_guests().boxed()
     }
 
-    fn clean(&self, start: SystemTime) -> BoxFuture<'_, Result<usize>> {
-        peek::clean(self, start).boxed()
+    fn clean(&self) -> BoxFuture<'_, Result<usize>> {
+        peek::clean(self).boxed()
     }
 
     fn init_process<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<InitProcess>> {

@@ -5,7 +5,6 @@ use bollard::query_parameters as query;
 use futures_util::TryStreamExt;
 use std::collections::HashMap;
 use std::io::Read;
-use std::time::SystemTime;
 
 use super::failure::Asked;
 use super::{ACT, ASK, Docker};
@@ -13,6 +12,9 @@ use crate::provider::{Error, ImageId, Look, PathKind, Peeked, Result};
 
 /// On a container that is only looked into; its value is the state directory.
 const LABEL: &str = "vcoding.peek";
+
+/// Beside it: which daemon made it.
+const BY: &str = "vcoding.peek-by";
 
 /// A tar archive's head and padding around one file.
 const ARCHIVE_BYTES: usize = Peeked::MAX_FILE + 64 * 1024;
@@ -36,8 +38,8 @@ pub(super) async fn peek(docker: &Docker, image: &ImageId, looks: &[Look<'_>]) -
     }
 }
 
-/// Removes the containers that were made to be looked into before `start` and whose daemon did not live to remove them.
-pub(super) async fn clean(docker: &Docker, start: SystemTime) -> Result<usize> {
+/// Removes the containers that were made to be looked into and whose daemon did not live to remove them.
+pub(super) async fn clean(docker: &Docker) -> Result<usize> {
     let client = docker.client()?;
     let filters = HashMap::from([
         ("label", vec![format!("{LABEL}={}", docker.state_dir.display())]),
@@ -45,12 +47,10 @@ pub(super) async fn clean(docker: &Docker, start: SystemTime) -> Result<usize> {
     ]);
     let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let found = docker.ask("listing what was looked into", ASK, client.list_containers(Some(options))).await?;
-    let start = start.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut removed = 0;
     for container in found.needed("its list")? {
-        let before =
-            container.created.is_some_and(|created| u64::try_from(created).is_ok_and(|created| created < start));
-        let (Some(id), true) = (container.id, before) else { continue };
+        let ours = container.labels.as_ref().and_then(|labels| labels.get(BY)) == Some(&docker.instance);
+        let (Some(id), false) = (container.id, ours) else { continue };
         let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         docker.ask("removing a container", ACT, client.remove_container(&id, Some(options))).await?;
         removed += 1;
@@ -64,7 +64,10 @@ async fn make(docker: &Docker, image: &ImageId) -> Result<String> {
         image: Some(image.0.clone()),
         // Some command must be named; it is never run.
         entrypoint: Some(vec!["/never-started".to_owned()]),
-        labels: Some(HashMap::from([(LABEL.to_owned(), docker.state_dir.display().to_string())])),
+        labels: Some(HashMap::from([
+            (LABEL.to_owned(), docker.state_dir.display().to_string()),
+            (BY.to_owned(), docker.instance.clone()),
+        ])),
         host_config: Some(HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }),
         ..ContainerCreateBody::default()
     };
