@@ -12,12 +12,12 @@ use guest::run::End;
 use protocol::run::{RunStartParams, RunState, RunView};
 use protocol::{Error, Kind, RunId, Timestamp};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::Actor;
 use super::points::Side;
-use super::record::{MODEL_PORT, RELAY_PORT};
+use super::record::MODEL_PORT;
+use super::relay::Relay;
 use super::{Say, failure};
 use crate::agents::{self, Format};
 use crate::egress::{self, Gate, Token, Usage};
@@ -38,8 +38,6 @@ const TELL: Duration = Duration::from_secs(10);
 const SWEPT: Duration = Duration::from_secs(10);
 /// Between two tries to read a run's output.
 const RETRY: Duration = Duration::from_secs(5);
-/// Between two tries to reach a guest's relay again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// A run that is live, for whoever looks at it.
 #[derive(Debug, Clone)]
@@ -89,15 +87,8 @@ struct Active {
 #[derive(Debug)]
 pub(super) struct ActiveRuns {
     live: HashMap<RunId, Active>,
-    gate: Gate,
-    forward: Option<Relay>,
-}
-
-/// The task that answers the guest's model requests.
-#[derive(Debug)]
-struct Relay {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
+    pub(super) gate: Gate,
+    pub(super) forward: Option<Relay>,
 }
 
 /// An agent that is there, and what it is asked: everything that can be known before the
@@ -520,39 +511,6 @@ impl Actor {
         }
     }
 
-    /// Answers the guest's model requests from now on.
-    fn open_forward(&mut self) {
-        if self.runs.forward.as_ref().is_some_and(|relay| !relay.task.is_finished()) {
-            return;
-        }
-        let Some(pool) = self.pool.clone() else { return };
-        let (gate, client) = (self.runs.gate.clone(), self.shared.model_client.clone());
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                () = stopped.cancelled() => {}
-                () = relay(pool, gate, client) => {}
-            }
-        });
-        self.runs.forward = Some(Relay { stop, task });
-    }
-
-    pub(super) async fn close_forward(&mut self) {
-        if let Some(relay) = self.runs.forward.take() {
-            relay.stop.cancel();
-            if let Err(error) = relay.task.await {
-                tracing::error!(%error, "the model relay broke off");
-            }
-        }
-    }
-
-    async fn close_forward_if_idle(&mut self) {
-        if !self.runs.any() {
-            self.close_forward().await;
-        }
-    }
-
     async fn save_run(&self, record: &RunRecord) -> Result<(), Error> {
         let (copy, dir) = (record.clone(), self.places.run_host(&record.id));
         super::steps::blocking(move || {
@@ -560,30 +518,6 @@ impl Actor {
         })
         .await?;
         self.shared.runs.put(record).await.map_err(|e| failure::of_store(&e))
-    }
-}
-
-/// Takes the guest's connections to the model and serves each; a connection of ours that is lost
-/// is made again, while the guest's relay holds what comes meanwhile.
-async fn relay(pool: crate::ssh::Pool, gate: Gate, client: egress::Client) {
-    let mut serving = JoinSet::new();
-    loop {
-        match pool.forward(RELAY_PORT).await {
-            Ok(mut forward) => loop {
-                tokio::select! {
-                    Some(_) = serving.join_next(), if !serving.is_empty() => {}
-                    accepted = forward.accept() => match accepted {
-                        Some(stream) => {
-                            serving.spawn(egress::serve(stream, gate.clone(), client.clone()));
-                        }
-                        None => break,
-                    },
-                }
-            },
-            Err(crate::ssh::Error::Closed) => return,
-            Err(error) => tracing::warn!(%error, "the guest's way to the model is not open"),
-        }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -29,7 +29,7 @@ impl Registry {
         let (engine, there) = engine(shared).await;
         let views = self.list();
         let strangers = if there { strangers(shared).await } else { Vec::new() };
-        let (shared, notices) = (self.shared_for_long(), notices.to_vec());
+        let (shared, notices) = (self.shared.clone(), notices.to_vec());
         // A project may lie on a disk that does not answer.
         let looked = tokio::task::spawn_blocking(move || {
             let mut findings = vec![host()];

@@ -5,7 +5,8 @@
 //!    └─ Handle ── commands into the inbox; the published snapshot, which needs no turn
 //!          └─ Actor ── record, operation under way, timeline, connections, runs
 //!                 machine  which steps an operation has (pure)
-//!                 steps    what each step does
+//!                 steps    what each step does (image_step: the longest of them)
+//!                 up       which operation an `up` or `start` takes
 //!                 active   runs: start, watch, end
 //! ```
 //!
@@ -23,16 +24,21 @@ mod doings;
 mod failure;
 mod handle;
 mod helper;
+mod image_step;
 mod machine;
 mod points;
 mod record;
 mod recovery;
 mod registry;
+mod relay;
 mod rollback;
+mod run_calls;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod trash;
+mod up;
+mod wall;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,37 +1,28 @@
 //! What each step of an operation does. Every one may run again after it was cut off anywhere.
 
-use std::collections::BTreeMap;
 use std::fs::Permissions;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protocol::workspace::{StepState, Wall, WallMount};
+use protocol::workspace::StepState;
 use protocol::{Error, Kind};
-use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 
 use super::actor::Actor;
 use super::failure;
 use super::machine::{Operation, Step};
 use super::record::{self, ImageRecord, Rest};
-use super::{Say, consent, helper, trash};
-use crate::image::{self, ImageRequest};
-use crate::provider::{BuildEvent, GuestState, Walls};
+use super::{Say, helper, trash};
+use crate::image;
+use crate::provider::GuestState;
 use crate::timeline::{Activity, Cause};
-use crate::{config, exec, ssh, transfer};
+use crate::{exec, ssh, transfer};
 
 /// A guest gets this long to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
 /// The first command has to come back within this.
 const FIRST_COMMAND: Duration = Duration::from_secs(30);
-/// Of a longer Dockerfile only the beginning is compared.
-const MAX_DOCKERFILE: u64 = 4 << 20;
-/// A longer ENV is not taken: it has to fit into a guest's environment.
-const MAX_ENV: usize = 256 << 10;
 
 /// What an operation leaves to tell.
 #[derive(Debug, Default)]
@@ -170,118 +161,6 @@ impl Actor {
         self.look_at_history().await
     }
 
-    /// The image of the record, made if it is not there. Once it is, only `rebuild` looks at the
-    /// project again: a resident guest does not change because a file of the project did.
-    async fn image(
-        &mut self,
-        rebuild: bool,
-        no_cache: bool,
-        say: &Say,
-        told: &mut Told,
-    ) -> Result<Option<String>, Error> {
-        if !rebuild
-            && let Some(image) = &self.record.image
-            && self.shared.provider.image(&image.reference).await.is_ok()
-        {
-            return Ok(Some("cached".into()));
-        }
-        let (state_dir, root) = (self.shared.state_dir.clone(), self.record.project.clone());
-        let project = blocking(move || consent::settings(&state_dir, &root)).await?;
-        let source = source_of(&self.record.project, &project);
-        let request = ImageRequest {
-            project: self.record.project.clone(),
-            dockerfile: project.dockerfile.clone(),
-            context: project.context.clone(),
-            target: project.target.clone(),
-            args: project.build_args.clone(),
-            name: self.record.name.clone(),
-            workspace: self.record.id.clone(),
-            rebuild,
-            no_cache,
-        };
-        let scratch = self.places.host();
-        let asked = request.clone();
-        let prepared = blocking(move || {
-            let secret = |path: &Path, head: &[u8]| history::rules::secret(path.as_os_str().as_bytes(), head);
-            image::prepare(&asked, &secret, &scratch).map_err(|e| failure::of_image(&e))
-        })
-        .await?;
-        told.notes.extend(left_out_of_image(&prepared.left_out));
-        let (events, mut heard) = mpsc::channel(256);
-        let provider = self.shared.provider.clone();
-        let ensuring = image::ensure(&*provider, &request, prepared, events);
-        let telling = async {
-            let mut names = BTreeMap::new();
-            while let Some(event) = heard.recv().await {
-                tell_build(say, &mut names, event).await;
-            }
-        };
-        let (built, ()) = tokio::join!(ensuring, telling);
-        let built = built.map_err(|e| failure::of_image(&e))?;
-        let accounts = image::accounts(&*provider, &built.image).await.map_err(|e| failure::of_provider(&e))?;
-        self.keep_accounts(&accounts, &built, &project, source, told).await?;
-        Ok((!built.built).then(|| "cached".to_owned()))
-    }
-
-    /// The image's accounts and settings, as the guest gets them.
-    async fn keep_accounts(
-        &mut self,
-        accounts: &image::Accounts,
-        built: &image::Built,
-        project: &config::Project,
-        source: String,
-        told: &mut Told,
-    ) -> Result<(), Error> {
-        let user = self.record.user();
-        let passwd = accounts.passwd(user, guest::places::HELPER);
-        let group = accounts.group(user);
-        let host = self.places.host();
-        blocking(move || {
-            for (name, text) in [("passwd", passwd), ("group", group)] {
-                let path = host.join(name);
-                record::write_synced(&path, 0o600, text.as_bytes()).map_err(|e| failure::of_file(&path, &e))?;
-            }
-            Ok(())
-        })
-        .await?;
-        let mut env: Vec<String> = built.info.env.iter().filter(|line| is_plain_variable(line)).cloned().collect();
-        if env.iter().map(String::len).sum::<usize>() > MAX_ENV {
-            told.notes.push("the image's ENV is longer than 256 KiB and was left out".into());
-            env.clear();
-        }
-        let inside = Path::new(&built.info.working_dir).starts_with("/work");
-        if !inside && !matches!(built.info.working_dir.as_str(), "" | "/") {
-            told.notes.push(format!(
-                "commands begin in /work, where the project is; the image's WORKDIR {} holds its own copy",
-                built.info.working_dir
-            ));
-        }
-        if let Some(name) = project.name.as_deref().filter(|name| *name != self.record.name.as_str()) {
-            told.notes.push(format!("vcoding.toml calls it {name}; a workspace keeps the name that it was made with"));
-        }
-        let shell = project.shell.clone().or_else(|| shell_of(accounts, &built.info.user)).unwrap_or("/bin/sh".into());
-        self.record.image = Some(ImageRecord {
-            id: built.image.0.clone(),
-            reference: built.reference.clone(),
-            source,
-            env,
-            directory: if inside { built.info.working_dir.clone() } else { guest::places::WORK.to_owned() },
-            shell,
-            musl: super::agent::libc_of(&self.shared, &built.image.0).await == crate::agents::Libc::Musl,
-        });
-        self.record.limits = record::LimitsRecord {
-            memory: project.limits.memory,
-            milli_cpus: millis(project.limits.cpus),
-            pids: project.limits.pids,
-            open_files: project.limits.open_files.min(most_open_files()),
-        };
-        self.record.max_file = project.max_file;
-        self.record.default_agent.clone_from(&project.default_agent);
-        self.record.models.clone_from(&project.models);
-        self.record.run.clone_from(&project.run);
-        self.save().await
-    }
-
     async fn copy(&mut self, told: &mut Told) -> Result<Option<String>, Error> {
         if self.record.rest != Rest::New && self.ends.base.is_none() {
             // An import begins with an empty work tree; this one may hold all that is left of somebody's work.
@@ -406,7 +285,7 @@ impl Actor {
         match first {
             Ok(answer) if matches!(answer.status, 0 | 127) => {
                 let carrier = pool.carrier();
-                self.wall = Some(wall(&walls, carrier));
+                self.wall = Some(super::wall::wall(&walls, carrier));
                 self.pool = Some(pool);
                 Ok(format!("carrier {carrier}"))
             }
@@ -503,166 +382,4 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|e| failure::of_task(&e))?
-}
-
-/// What the image was made from: the texts of Dockerfile and vcoding.toml. A change of either is
-/// said at the next `up`; a file that the Dockerfile copies is not looked at.
-pub(super) fn source_of(root: &Path, project: &config::Project) -> String {
-    use std::fmt::Write;
-    let mut hash = Sha256::new();
-    let mut dockerfile = Vec::new();
-    let opened = fs::Root::open(root).and_then(|root| root.open_file(&project.dockerfile));
-    // One that cannot be read is said by the build.
-    let _read = opened.is_ok_and(|file| file.take(MAX_DOCKERFILE).read_to_end(&mut dockerfile).is_ok());
-    hash.update(dockerfile);
-    hash.update([0]);
-    hash.update(project.hash.as_bytes());
-    hash.finalize()[..16].iter().fold(String::new(), |mut text, byte| {
-        let _never_fails = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn left_out_of_image(left_out: &[image::LeftOut]) -> Option<String> {
-    let named: Vec<String> = left_out
-        .iter()
-        .filter(|l| l.path.file_name() != Some(std::ffi::OsStr::new(".git")))
-        .take(5)
-        .map(|l| format!("{} ({})", l.path.display(), l.why))
-        .collect();
-    (!named.is_empty()).then(|| format!("kept out of the image's build: {}", named.join(", ")))
-}
-
-/// `names` of the steps by number.
-async fn tell_build(say: &Say, names: &mut BTreeMap<u32, String>, event: BuildEvent) {
-    let named = |names: &BTreeMap<u32, String>, step| names.get(&step).cloned().unwrap_or_else(|| "image".to_owned());
-    match event {
-        // The builder's own errands; if one fails, the image's step says it.
-        BuildEvent::Started { name, .. } | BuildEvent::Cached { name, .. } if is_errand(&name) => {}
-        BuildEvent::Started { step, name } => {
-            say.say(&name, StepState::Started, None, None).await;
-            names.insert(step, name);
-        }
-        BuildEvent::Cached { name, .. } => say.say(&name, StepState::Cached, None, None).await,
-        BuildEvent::Log { step, line } => say.output(&named(names, step), line),
-        BuildEvent::Done { step, elapsed_ms } => {
-            if let Some(name) = names.get(&step) {
-                say.say(name, StepState::Done, None, Some(elapsed_ms)).await;
-            }
-        }
-        BuildEvent::Failed { step, .. } => {
-            if let Some(name) = names.get(&step) {
-                say.say(name, StepState::Failed, None, None).await;
-            }
-        }
-    }
-}
-
-/// No instruction of the Dockerfile.
-fn is_errand(name: &str) -> bool {
-    name.starts_with("[internal]") || name.starts_with("copy /context") || name.starts_with("exporting ")
-}
-
-/// `NAME=value` that every shell takes, and that is not ours to set.
-fn is_plain_variable(line: &str) -> bool {
-    let Some((name, value)) = line.split_once('=') else { return false };
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    !name.is_empty() && plain && !value.contains('\0') && !matches!(name, "HOME" | "USER" | "SHELL" | "LOGNAME")
-}
-
-/// The shell of the image's own user, where the image says one.
-fn shell_of(accounts: &image::Accounts, user: &str) -> Option<String> {
-    let name = user.split(':').next().unwrap_or_default();
-    let wanted = if name.is_empty() { "root" } else { name };
-    let found = accounts.accounts.iter().find(|a| a.name == wanted || a.uid.to_string() == wanted)?;
-    let usable = found.shell.starts_with('/') && !found.shell.ends_with("nologin") && !found.shell.ends_with("false");
-    usable.then(|| found.shell.clone())
-}
-
-/// What this machine lets a process open at most: an engine that was started under the same limit
-/// refuses a guest with more.
-fn most_open_files() -> u32 {
-    use nix::sys::resource::{Resource, getrlimit};
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(u32::MAX, |(_, hard)| u32::try_from(hard).unwrap_or(u32::MAX))
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
-pub(super) fn millis(cpus: f64) -> u64 {
-    (cpus.clamp(0.01, 1024.0) * 1000.0).round() as u64
-}
-
-/// What of ours is mounted there.
-fn source_of_mount(at: &str) -> &'static str {
-    match at {
-        "/work" => "work tree",
-        "/home/work" => "home",
-        "/run/vcoding" => "way in and runs",
-        "/etc/vcoding" => "keys and sshd",
-        "/etc/passwd" | "/etc/group" => "accounts",
-        "/opt/vcoding/bin" => "helper",
-        "/opt/vcoding/agents" => "agents' programs",
-        _ => "state directory",
-    }
-}
-
-/// What the kernel reported, as clients are told.
-fn wall(walls: &Walls, carrier: &str) -> Wall {
-    let report = &walls.report;
-    let mut mounts: Vec<WallMount> = report
-        .shared
-        .iter()
-        .map(|text| {
-            let (at, writable) = match text.strip_suffix(" (rw)") {
-                Some(at) => (at, true),
-                None => (text.strip_suffix(" (ro)").unwrap_or(text), false),
-            };
-            WallMount { at: at.to_owned(), writable, from: source_of_mount(at).into() }
-        })
-        .collect();
-    let memory = report.memory.iter().map(|text| WallMount { at: text.clone(), writable: true, from: "tmpfs".into() });
-    mounts.extend(memory);
-    mounts.extend(report.engine_files.iter().map(|at| WallMount {
-        at: at.clone(),
-        writable: false,
-        from: "engine".into(),
-    }));
-    Wall {
-        interfaces: report.interfaces.clone(),
-        uid: report.user.uid,
-        gid: report.user.gid,
-        capabilities: format!("{:x}", report.capabilities),
-        no_new_privileges: report.no_new_privileges,
-        seccomp: report.seccomp_filters > 0,
-        read_only_root: report.read_only_root,
-        mounts,
-        carrier: carrier.to_owned(),
-        runtime: "docker".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_that_are_ours_or_no_variables_stay_out_of_the_guests_environment() {
-        for good in ["PATH=/bin", "A_1=", "lang=x=y"] {
-            assert!(is_plain_variable(good), "{good}");
-        }
-        for bad in ["HOME=/root", "USER=root", "=x", "A", "A B=c", "A=\0"] {
-            assert!(!is_plain_variable(bad), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn the_users_shell_is_the_images_users_and_no_lock_out() {
-        let accounts = image::Accounts::parse(
-            "root:x:0:0::/root:/bin/bash\nnode:x:1000:1000::/home/node:/bin/zsh\nd:x:2:2::/:/usr/sbin/nologin\n",
-            "",
-        );
-        assert_eq!(shell_of(&accounts, "").as_deref(), Some("/bin/bash"));
-        assert_eq!(shell_of(&accounts, "1000:1000").as_deref(), Some("/bin/zsh"));
-        assert_eq!(shell_of(&accounts, "d"), None);
-        assert_eq!(shell_of(&accounts, "nobody"), None);
-    }
 }
