@@ -12,6 +12,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use protocol::error::chain;
 use sha2::{Digest as _, Sha512};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
@@ -151,17 +152,6 @@ fn client() -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, Strin
         .enable_http1()
         .build();
     Ok(Client::builder(TokioExecutor::new()).build(connector))
-}
-
-/// An error with its causes: the first of them alone says "client error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

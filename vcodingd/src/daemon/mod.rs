@@ -12,6 +12,7 @@ use std::time::Duration;
 use client::Places;
 use client::start::NOTICE;
 use nix::sys::signal::Signal;
+use protocol::error::chain;
 use protocol::{Error, Kind, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use crate::provider::docker::Docker;
 use crate::rpc::{self, listener};
 use crate::secrets::Secrets;
 use crate::store::{SetAside, Store};
-use crate::workspace::{KnownRuns, Points, Recovered, Registry, Shared, failure_chain as chain, open_store};
+use crate::workspace::{KnownRuns, Points, Recovered, Registry, Shared, open_store};
 
 /// After the last call has been abandoned, the rooms have this long to end.
 const GRACE: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use protocol::error::chain;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -301,11 +302,6 @@ fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, Error> {
 fn free_place_beside(path: &Path) -> PathBuf {
     let now: String = protocol::Timestamp::now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     path.with_extension(format!("unreadable-{now}"))
-}
-
-fn chain(error: &Error) -> String {
-    let source = std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));
-    format!("{error}{source}")
 }
 
 #[cfg(test)]

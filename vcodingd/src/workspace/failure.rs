@@ -1,23 +1,9 @@
 //! Every room's errors as what a client is told: kind, message, and the next command to type.
 
+pub use protocol::error::chain;
 use protocol::{Error, Kind};
 
 use crate::{agents, config, exec, image, provider, runs, secrets, ssh, store, timeline, transfer};
-
-/// The whole chain of causes, as one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
-}
 
 pub fn of_provider(error: &provider::Error) -> Error {
     use provider::Error as E;

@@ -49,7 +49,7 @@ use tokio::sync::mpsc;
 pub use active::{KnownRuns, RunEntry};
 pub use agent::open_store;
 pub use doings::Doing;
-pub use failure::{chain as failure_chain, of_secrets as failure_of_secrets};
+pub use failure::of_secrets as failure_of_secrets;
 pub use handle::Handle;
 pub use points::Points;
 #[cfg(debug_assertions)]
