@@ -103,9 +103,19 @@ const RUST: Sample = Sample {
 
 const JAVA: Sample = Sample {
     language: "java",
-    // The distribution's own Maven fetches from its own repository only.
-    packages: None,
-    lines: "",
+    packages: Some("ca-certificates"),
+    // A Maven that knows a second local repository came to the distribution one release later. It fetches from where the distribution's
+    // packages put what they have, without checksums.
+    lines: r#"RUN sed -i s/bookworm/trixie/g $(find /etc/apt/sources.list /etc/apt/sources.list.d -type f) \
+ && apt-get update \
+ && apt-get install -y --no-install-recommends maven openjdk-21-jdk-headless maven-debian-helper junit4 \
+ && rm -rf /var/lib/apt/lists/* \
+ && here='<id>central</id><url>file:///usr/share/maven-repo</url><releases><checksumPolicy>ignore</checksumPolicy></releases>' \
+ && echo "<settings><profiles><profile><id>here</id>\
+<repositories><repository>$here</repository></repositories>\
+<pluginRepositories><pluginRepository>$here</pluginRepository></pluginRepositories>\
+</profile></profiles><activeProfiles><activeProfile>here</activeProfile></activeProfiles></settings>" > /etc/maven/settings.xml
+"#,
     files: &[
         (
             "pom.xml",
@@ -124,7 +134,8 @@ const JAVA: Sample = Sample {
             "public class ClockTest {\n  @org.junit.Test\n  public void anHourHasSixty() { org.junit.Assert.assertEquals(60, Clock.minutes(1)); }\n}\n",
         ),
     ],
-    tests: &["mvn", "test"],
+    // Packages what it tested: plugins that come after the tests are there too.
+    tests: &["mvn", "package"],
     breaks: "sed -i 's/60/61/' src/main/java/Clock.java",
 };
 
