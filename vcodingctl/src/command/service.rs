@@ -47,7 +47,7 @@ pub fn install(session: &Session, printer: &Printer) -> Outcome {
     manager(&["daemon-reload"])?;
     manager(&["enable", "--now", SOCKET])?;
     // It answers, or what was installed is good for nothing.
-    start::connect(places)?.call::<Status>(&NoParams {})?;
+    start::connect(places).and_then(|mut daemon| daemon.call::<Status>(&NoParams {})).map_err(does_not_answer)?;
     let installed = Installed { units, socket: places.socket.clone(), daemon };
     if printer.json {
         printer.document(&installed);
@@ -75,6 +75,8 @@ pub fn uninstall(printer: &Printer) -> Outcome {
             std::fs::remove_file(path).map_err(|e| unwritten(path, &e))?;
         }
         manager(&["daemon-reload"])?;
+        // One that failed is remembered by name; none that did not is known any more.
+        let _unknown = manager(&["reset-failed", SOCKET, SERVICE]);
     }
     if printer.json {
         printer.document(&serde_json::json!({ "units": there }));
@@ -115,6 +117,17 @@ fn end_daemon(places: &Places) {
     {
         while daemon.receive().is_ok() {}
     }
+}
+
+/// The service is there and its daemon does not answer: what became of it is the manager's to say.
+fn does_not_answer(error: Error) -> Error {
+    let mut command = Command::new("systemctl");
+    command.args(["--user", "show", SERVICE, "--property=Result,ExecMainStatus"]).stdin(Stdio::null());
+    let said = command.output().map(|output| String::from_utf8_lossy(&output.stdout).trim().replace('\n', ", "));
+    let said = said.unwrap_or_default();
+    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+    Error::new(Kind::DaemonUnreachable, format!("the service was installed, and its daemon does not answer: {error}{said}"))
+        .hint("journalctl --user -u vcodingd; without a service: vcodingctl daemon uninstall")
 }
 
 /// Asks the user's service manager.

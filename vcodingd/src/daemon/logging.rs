@@ -14,6 +14,8 @@ const KEPT: usize = 7;
 
 /// Files are made with the process's umask: 0600.
 pub(super) fn start(directory: &Path, detached: bool) -> Result<(), Error> {
+    // It says of a directory that is not there yet, on standard error, that it cannot be read.
+    let _said_below = std::fs::create_dir_all(directory);
     let file = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
         .filename_prefix("vcodingd")
