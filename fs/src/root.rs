@@ -193,6 +193,11 @@ impl Root {
         rustix::fs::fsync(&self.fd).map_err(|errno| Error::new("sync", Path::new("."), errno))
     }
 
+    /// Syncs everything of the filesystem it lies on: content and names.
+    pub fn sync_filesystem(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.fd).map_err(|errno| Error::new("sync the filesystem of", Path::new("."), errno))
+    }
+
     pub fn entries(&self) -> Result<Entries<'_>> {
         Entries::of(self)
     }

@@ -1,11 +1,14 @@
 //! What each file's content was called when it was last read, so that an unchanged file is not read again.
 //!
-//! A file is unchanged if `statx` says the same as before ([`Key`]); the guest can set `mtime` but not `ctime`. Two ways around that:
+//! A file is unchanged if `statx` says the same as before ([`Key`]); the guest can set `mtime` but not `ctime`. Ways around that:
 //!
 //! - A change within the clock's grain of the last one leaves the times alone. What was that young when it was read is [`racy`] and
 //!   is read again.
 //! - A store into a mapped page that is dirty already changes no time at all. When a run has ended, what was read while the guest
 //!   ran and had changed shortly before that is read again ([`Seen::suspect`]).
+//!
+//! A file may also be as `statx` remembers it and its content not, where the machine lost its power between the two: what was seen
+//! before the machine was started is read again.
 //!
 //! The saved file is a hint: when it is missing or damaged, everything is read. A content that a cache names is in the store.
 
@@ -18,7 +21,7 @@ use crate::record::{self, Durability, Fields, Reader};
 use crate::tree::{Entry, Mode};
 use crate::{Id, Result, rules};
 
-const MAGIC: &[u8; 8] = b"VCSCAN02";
+const MAGIC: &[u8; 8] = b"VCSCAN03";
 /// Coarser than the clock that any kernel stamps files with.
 const GRAIN_MS: i64 = 10;
 /// How long before its reading a file's last change may lie for a mapped page to be still dirty. The kernel writes back after 30
@@ -123,6 +126,7 @@ impl Cache {
 
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let mut fields = Fields::default();
+        fields.bytes(&boot());
         fields.bytes(rules::TEMPLATE);
         for (directory, files) in &self.directories {
             fields.bytes(directory);
@@ -138,7 +142,7 @@ impl Cache {
     /// Whatever is wrong with the file, the answer is an empty cache; what the store does not hold is not in it.
     pub(crate) fn load(path: &Path, in_store: impl Fn(&Id) -> bool) -> Self {
         let mut cache = match record::load(path, MAGIC) {
-            Ok(Some(content)) => Self::parse(&content).unwrap_or_default(),
+            Ok(Some(content)) => Self::parse(&content, &boot()).unwrap_or_default(),
             Ok(None) | Err(_) => Self::default(),
         };
         for files in cache.directories.values_mut() {
@@ -149,8 +153,11 @@ impl Cache {
         cache
     }
 
-    fn parse(content: &[u8]) -> Option<Self> {
+    fn parse(content: &[u8], boot: &[u8]) -> Option<Self> {
         let mut reader = record::read(content);
+        if reader.bytes()? != boot {
+            return None;
+        }
         let mut cache = Self::default();
         // The files in it passed the rules of their time, of which this is the part that no import renews.
         if reader.bytes()? != rules::TEMPLATE {
@@ -164,6 +171,11 @@ impl Cache {
         }
         Some(cache)
     }
+}
+
+/// Another one each time the machine is started.
+fn boot() -> Vec<u8> {
+    std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
 fn write(fields: &mut Fields, seen: &Seen) {
@@ -227,6 +239,9 @@ mod tests {
         let load = |path: &Path| Cache::load(path, |_| true);
         assert_eq!(load(&path), cache);
         assert!(Cache::load(&path, |_| false).directory(b"").is_empty(), "what the store does not hold is read again");
+        let content = record::load(&path, MAGIC).unwrap().unwrap();
+        assert_eq!(Cache::parse(&content, &boot()), Some(cache));
+        assert_eq!(Cache::parse(&content, b"before the last start"), None);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
         assert_eq!(load(&path), Cache::default());

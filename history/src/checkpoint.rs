@@ -69,6 +69,10 @@ impl History {
         }
         let finished = writer.finish()?;
         self.store.keep(finished)?;
+        if created || scanned.read > 0 {
+            // A checkpoint is worth little beside a work tree that a loss of power empties: who comes back sees every file changed.
+            root.sync_filesystem()?;
+        }
         if created {
             self.store.set_reference(HEAD, id)?;
         }

@@ -103,6 +103,7 @@ impl History {
         let mut cache = remember(walked, assembled.trees);
         cache.mark_racy(now_ms());
         self.remember(cache, report.files)?;
+        target.sync_filesystem()?;
         self.store.set_reference(HEAD, id)?;
         self.store.set_reference(BASE, id)?;
 

@@ -23,6 +23,7 @@ use crate::history::{APPLIED, BASE, History};
 use crate::import::leads_out;
 use crate::object::{self, Kind};
 use crate::origin::Origin;
+use crate::record::{self, Durability};
 use crate::tree::Mode;
 use crate::{Error, Id, Result, names, project, rules, text};
 
@@ -82,6 +83,7 @@ impl History {
         let base = self.checkpoint_at(self.store.reference(BASE)?.ok_or(Error::NoBase)?)?;
         let origin = Origin::load(&self.host.join("origin"))?.ok_or(Error::NoBase)?;
         let repository = project::open(project)?;
+        self.make_durable(&repository)?;
         let mut places = branch::Places::load(&self.host.join("published"))?;
         let reference = branch::Target::find(&repository, request.branch, &places)?;
 
@@ -137,6 +139,17 @@ impl History {
         places.save(&path)?;
         self.store.set_reference(APPLIED, work.id)?;
         Ok(published)
+    }
+
+    /// Lets libgit2 sync what it writes, as git itself does. It is asked by configuration only, and the repository's own is not ours
+    /// to change: a file of our own is read with it.
+    fn make_durable(&self, repository: &git2::Repository) -> Result<()> {
+        let path = self.host.join("publish.gitconfig");
+        record::write(&path, &[b"[core]\n\tfsyncObjectFiles = true\n"], Durability::Cache)?;
+        repository
+            .config()
+            .and_then(|mut config| config.add_file(&path, git2::ConfigLevel::App, true))
+            .map_err(|source| Error::Git { doing: "ask for what is written to be synced", source })
     }
 
     fn flagged(&self, changes: &[Change]) -> Result<Vec<(Vec<u8>, String)>> {

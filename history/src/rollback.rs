@@ -62,6 +62,7 @@ impl History {
             if scanned.assembled.root == target && failures.is_empty() {
                 notes.extend(crate::checkpoint::notes(&scanned));
                 self.remember(remember(scanned.walked, scanned.assembled.trees), scanned.read)?;
+                root.sync_filesystem()?;
                 let checkpoint = self.append(&parent, target, meta)?;
                 return Ok(RolledBack { checkpoint, notes });
             }

@@ -11,6 +11,7 @@ mod leaning;
 mod losing;
 mod main_job;
 mod ordinary;
+mod power;
 mod protocol;
 mod report;
 mod run_claude;

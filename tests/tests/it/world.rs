@@ -21,6 +21,8 @@ pub struct World {
     env: Vec<(String, String)>,
     /// Whoever types the commands, where that is not this process's own user: uid, and the group of the engine's socket.
     user: Option<(u32, u32)>,
+    /// What is mounted in it.
+    mounts: Vec<PathBuf>,
 }
 
 /// What a command left.
@@ -37,7 +39,7 @@ impl World {
         for sub in ["config", "home"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
-        Self { dir, env: Vec::new(), user: None }
+        Self { dir, env: Vec::new(), user: None, mounts: Vec::new() }
     }
 
     /// Where an engine and a base image are; else says so and is none.
@@ -92,6 +94,11 @@ impl World {
     /// Every later command gets this, and so does a daemon that it starts.
     pub fn set(&mut self, name: &str, value: &str) {
         self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// What was mounted there goes when this does, in this order.
+    pub fn unmount_at_the_end(&mut self, places: impl IntoIterator<Item = PathBuf>) {
+        self.mounts = places.into_iter().collect();
     }
 
     pub fn configure(&self, toml: &str) {
@@ -208,6 +215,15 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        self.end();
+        for place in &self.mounts {
+            output(Command::new("umount").arg("--lazy").arg(place));
+        }
+    }
+}
+
+impl World {
+    fn end(&self) {
         let state = self.state();
         if !state.exists() {
             return;
