@@ -12,6 +12,9 @@ use protocol::{Error, Kind, MAX_LINE, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// What `sockaddr_un` holds, without its NUL.
+const SOCKET_PATH: usize = 107;
+
 /// A connection. Calls on it are answered in any order; this client makes one at a time,
 /// except that [`Client::send`] and [`Client::receive`] leave the order to the caller.
 #[derive(Debug)]
@@ -47,8 +50,14 @@ impl Client {
             )
             .hint(format!("ls -ld {}", directory.display())));
         }
-        let stream = UnixStream::connect(socket)
-            .map_err(|e| unreachable(format!("no daemon answers at {}: {e}", socket.display())))?;
+        let stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidInput => Error::new(
+                Kind::Usage,
+                format!("{} is too long for a socket: {SOCKET_PATH} bytes at most", socket.display()),
+            )
+            .hint("a shorter --socket or VCODING_SOCKET"),
+            _ => unreachable(format!("no daemon answers at {}: {e}", socket.display())),
+        })?;
         let peer = getsockopt(&stream, sockopt::PeerCredentials)
             .map_err(|e| unreachable(format!("the peer at {} has no credentials: {e}", socket.display())))?;
         if peer.uid() != me.as_raw() {
@@ -197,14 +206,23 @@ pub(crate) fn answer<M: Method>(id: u64, message: Incoming) -> Option<Result<M::
         return None;
     }
     Some(match (message.error, message.result) {
-        (Some(error), _) => Err(error.into()),
+        (Some(error), _) => Err(of_another_version(M::NAME, error.into())),
         (None, Some(raw)) => serde_json::from_str(raw.get()).map_err(|e| {
             Error::new(Kind::VersionMismatch, format!("the daemon's answer to {} is not understood: {e}", M::NAME))
-                .hint("vcodingctl daemon stop")
+                .hint("vcodingctl daemon stop; the next command starts the one that is installed")
         }),
         (None, None) => serde_json::from_str("null")
             .map_err(|_| Error::new(Kind::InvalidMessage, format!("the daemon's answer to {} is empty", M::NAME))),
     })
+}
+
+/// A daemon that does not know a method is older than this client; it goes on as it is until somebody ends it.
+fn of_another_version(method: &str, error: Error) -> Error {
+    if error.data.kind != Kind::UnknownMethod {
+        return error;
+    }
+    Error::new(Kind::VersionMismatch, format!("the daemon that runs does not know {method}: it is of another version"))
+        .hint("vcodingctl daemon stop; the next command starts the one that is installed")
 }
 
 impl Client {

@@ -33,8 +33,17 @@ const BETWEEN_GUEST_KILLS: u64 = 15;
 pub fn run(minutes: u64) -> Result<()> {
     let engine = engine::ensure()?;
     base_image::ensure(&engine, base_image::DEBIAN)?;
-    let programs = build::run(Profile::Debug)?;
+    let built = build::run(Profile::Debug)?;
     let dir = PathBuf::from(program::read(Command::new("mktemp").args(["-d", "-t", "vcoding-soak.XXXXXX"]))?);
+    // As they are now: somebody may build meanwhile.
+    let programs = Programs {
+        vcodingctl: dir.join("vcodingctl"),
+        vcodingd: dir.join("vcodingd"),
+        model_server: built.model_server,
+    };
+    for (from, to) in [(&built.vcodingctl, &programs.vcodingctl), (&built.vcodingd, &programs.vcodingd)] {
+        std::fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
     let world = Arc::new(World {
         programs,
         dir,
@@ -92,7 +101,10 @@ pub fn run(minutes: u64) -> Result<()> {
     }
     let after = world.settled(before)?;
     let left = world.left_over()?;
-    world.report(minutes, daemons, guests, before, &after, &left)
+    let fine = world.report(minutes, daemons, guests, before, &after, &left);
+    world.end()?;
+    fine?;
+    std::fs::remove_dir_all(&world.dir).or(Ok(()))
 }
 
 struct World {
@@ -247,9 +259,13 @@ impl World {
                 self.dir.display()
             );
         }
+        Ok(())
+    }
+
+    fn end(&self) -> Result<()> {
         let stop = Client { world: self, number: 0, name: "soak0".into(), dice: Dice(1) }.ctl(&["daemon", "stop"])?;
         ensure!(stop.ok, "the daemon did not stop: {}", stop.err);
-        std::fs::remove_dir_all(&self.dir).or(Ok(()))
+        Ok(())
     }
 }
 

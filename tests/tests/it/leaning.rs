@@ -1,6 +1,6 @@
 //! What one leans on when something is wrong: the doctor, the audit, state that was lost; and what is taken out by its name.
 
-use crate::world::{World, wait_until};
+use crate::world::{SHOP, World, wait_until};
 
 const DOCKERFILE: &str = "FROM debian:bookworm-slim\n";
 
@@ -140,4 +140,21 @@ fn files_are_collected_whole_and_nothing_of_the_users_is_replaced_unasked() {
     let elsewhere = world.path("elsewhere");
     world.ok(&project, &["collect", "--to", elsewhere.to_str().unwrap(), "dist/*.whl"]);
     assert!(elsewhere.join("dist/shop.whl").is_file());
+}
+
+#[test]
+fn a_build_leaves_no_connection_to_the_engine_open() {
+    let Some(world) = World::with_engine("connections of builds") else { return };
+    let project = world.repository("shop", &SHOP);
+    world.ok(&project, &["up"]);
+    let sockets = || {
+        let held = std::fs::read_dir(format!("/proc/{}/fd", world.daemon_pid().unwrap())).unwrap().flatten();
+        held.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
+            .count()
+    };
+    let before = sockets();
+    for _ in 0..3 {
+        world.ok(&project, &["up", "--rebuild"]);
+    }
+    wait_until(|| sockets() <= before, "the end of the builds' connections");
 }

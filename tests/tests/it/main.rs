@@ -5,6 +5,7 @@
 
 mod daemon;
 mod errors;
+mod failing;
 mod images;
 mod kill;
 mod leaning;

@@ -81,14 +81,18 @@ fn what_was_acknowledged_is_there_after_the_power_went() {
     assert!(succeeds(Command::new("sync").arg("-f").arg(&project)));
 
     world.ok(&project, &["up"]);
-    world.ok(&project, &["exec", "--", "sh", "-c", "for i in $(seq 300); do echo $i > f$i; done; mkdir d; echo deep > d/x"]);
+    world.ok(
+        &project,
+        &["exec", "--", "sh", "-c", "for i in $(seq 300); do echo $i > f$i; done; mkdir d; echo deep > d/x"],
+    );
     world.ok(&project, &["checkpoint", "-m", "one"]);
     let one = content(&world, &project);
     world.ok(&project, &["exec", "--", "sh", "-c", "echo later > later; rm f1; echo two > f2"]);
     world.ok(&project, &["checkpoint", "-m", "two"]);
     let two = content(&world, &project);
     let branch = world.json(&project, &["apply"])["commit"].as_str().unwrap().to_owned();
-    let detached = world.json(&project, &["run", "--detach", "--", "sh", "-c", "while :; do echo more; sleep 0.1; done"]);
+    let detached =
+        world.json(&project, &["run", "--detach", "--", "sh", "-c", "while :; do echo more; sleep 0.1; done"]);
     world.ok(&project, &["exec", "--", "sh", "-c", "echo lost > lost"]);
     disk.cut(&mut world);
 

@@ -126,8 +126,11 @@ fn does_not_answer(error: Error) -> Error {
     let said = command.output().map(|output| String::from_utf8_lossy(&output.stdout).trim().replace('\n', ", "));
     let said = said.unwrap_or_default();
     let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-    Error::new(Kind::DaemonUnreachable, format!("the service was installed, and its daemon does not answer: {error}{said}"))
-        .hint("journalctl --user -u vcodingd; without a service: vcodingctl daemon uninstall")
+    Error::new(
+        Kind::DaemonUnreachable,
+        format!("the service was installed, and its daemon does not answer: {error}{said}"),
+    )
+    .hint("journalctl --user -u vcodingd; without a service: vcodingctl daemon uninstall")
 }
 
 /// Asks the user's service manager.

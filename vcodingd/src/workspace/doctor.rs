@@ -199,7 +199,8 @@ fn space(state_dir: &Path) -> Vec<Finding> {
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     let inodes = stat.files_available().saturating_mul(100).checked_div(stat.files()).unwrap_or(100);
     let place = state_dir.display();
-    let text = format!("{} GiB free where {place} is", free >> 30);
+    let size = if free >> 30 == 0 { format!("{} MiB", free >> 20) } else { format!("{} GiB", free >> 30) };
+    let text = format!("{size} free where {place} is");
     let finding = if free < LITTLE_SPACE {
         Finding::new("disk", Severity::Warning, text).fix("docker system df; docker image prune; vcodingctl ls")
     } else if inodes < FEW_INODES {

@@ -35,6 +35,13 @@ pub fn of_provider(error: &provider::Error) -> Error {
     answer
 }
 
+/// Whether the disk was full, however deep that lies.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::StorageFull)
+}
+
 fn is_no_space(text: &str) -> bool {
     text.to_ascii_lowercase().contains("no space left on device")
 }
@@ -46,6 +53,7 @@ pub fn of_image(error: &image::Error) -> Error {
         E::Context { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Error::new(Kind::NoDockerfile, chain(error))
         }
+        E::Context { .. } if is_full(error) => Error::new(Kind::NoSpace, chain(error)).hint("df -h"),
         E::Context { .. } | E::Outside { .. } | E::TooLarge { .. } => {
             Error::new(Kind::InvalidConfiguration, chain(error))
                 .hint("vcoding.toml and .dockerignore say what is taken")
@@ -104,7 +112,7 @@ fn of_history(error: &history::Error) -> Error {
             return Error::new(Kind::BranchExists, chain(error)).hint(hint);
         }
         E::BranchCheckedOut { .. } => (Kind::BranchExists, "vcodingctl apply --branch ANOTHER-NAME"),
-        E::Io { source, .. } if source.raw_os_error() == Some(28) => (Kind::NoSpace, "df -h"),
+        E::Io { .. } | E::Files(_) if is_full(error) => (Kind::NoSpace, "df -h"),
         E::Files(fs::Error::NotFound { .. }) => {
             (Kind::WorkspaceNotRunning, "vcodingctl up brings it back as it was at @")
         }
@@ -115,13 +123,9 @@ fn of_history(error: &history::Error) -> Error {
 
 pub fn of_collect(error: &transfer::CollectError) -> Error {
     use transfer::CollectError as E;
-    let full = |error: &std::io::Error| error.raw_os_error() == Some(28);
     let (kind, hint) = match error {
         E::NoMatch { .. } => (Kind::PathNotFound, "vcodingctl exec -- ls"),
-        E::To { source, .. } if full(source) => (Kind::NoSpace, "df -h"),
-        E::Files(inner) if std::error::Error::source(inner).and_then(|e| e.downcast_ref()).is_some_and(full) => {
-            (Kind::NoSpace, "df -h")
-        }
+        E::To { .. } | E::Files(_) if is_full(error) => (Kind::NoSpace, "df -h"),
         E::Files(inner) if inner.is_missing() => {
             (Kind::WorkspaceNotRunning, "vcodingctl up brings it back as it was at @")
         }

@@ -22,24 +22,49 @@ const BUILD: Duration = Duration::from_secs(2 * 3600);
 
 pub(super) async fn build(docker: &Docker, spec: BuildSpec, events: mpsc::Sender<BuildEvent>) -> Result<ImageId> {
     let doing = "building an image";
-    let whole = async {
-        match run(docker, &spec, query::BuilderVersion::BuilderBuildKit, &events).await {
-            Err(Failed::NotOffered) => match run(docker, &spec, query::BuilderVersion::BuilderV1, &events).await {
-                Err(Failed::NotOffered) => {
-                    Err(Error::Engine { doing, message: "it offers neither of the builders".to_owned() })
-                }
+    let tag = spec.tag.clone();
+    let engine = docker.clone();
+    alone(async move {
+        let whole = async {
+            match run(&engine, &spec, query::BuilderVersion::BuilderBuildKit, &events).await {
+                Err(Failed::NotOffered) => match run(&engine, &spec, query::BuilderVersion::BuilderV1, &events).await {
+                    Err(Failed::NotOffered) => {
+                        Err(Error::Engine { doing, message: "it offers neither of the builders".to_owned() })
+                    }
+                    Err(Failed::Error(error)) => Err(error),
+                    Ok(()) => Ok(()),
+                },
                 Err(Failed::Error(error)) => Err(error),
                 Ok(()) => Ok(()),
-            },
-            Err(Failed::Error(error)) => Err(error),
-            Ok(()) => Ok(()),
-        }
-    };
-    match tokio::time::timeout(BUILD, whole).await {
-        Ok(outcome) => outcome?,
-        Err(_) => return Err(Error::Timeout { doing, after: BUILD }),
-    }
-    Ok(docker.image_info(&spec.tag).await?.id)
+            }
+        };
+        tokio::time::timeout(BUILD, whole).await.unwrap_or(Err(Error::Timeout { doing, after: BUILD }))
+    })
+    .await?;
+    Ok(docker.image_info(&tag).await?.id)
+}
+
+/// Runs a build in a runtime of its own, which ends with it, or with whoever waits for it.
+///
+/// The client library serves BuildKit's session in a task that it starts and never ends: its connection would stay open, and be asked
+/// for its health by the engine, as long as this process lives.
+async fn alone(build: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    let doing = "building an image";
+    let failed = |message: String| Error::Engine { doing, message };
+    let (_waited_for, given_up) = tokio::sync::oneshot::channel::<()>();
+    let built = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| failed(format!("no runtime for it: {error}")))?;
+        runtime.block_on(async {
+            tokio::select! {
+                built = build => built,
+                _ = given_up => Err(failed("nobody waits for it any more".to_owned())),
+            }
+        })
+    });
+    built.await.map_err(|error| failed(error.to_string()))?
 }
 
 enum Failed {
