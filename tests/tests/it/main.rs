@@ -14,6 +14,7 @@ mod main_job;
 mod ordinary;
 mod power;
 mod protocol;
+mod replaced;
 mod report;
 mod run_claude;
 mod samples;

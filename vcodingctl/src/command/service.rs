@@ -47,7 +47,7 @@ pub fn install(session: &Session, printer: &Printer) -> Outcome {
     manager(&["daemon-reload"])?;
     manager(&["enable", "--now", SOCKET])?;
     // It answers, or what was installed is good for nothing.
-    start::connect(places).and_then(|mut daemon| daemon.call::<Status>(&NoParams {})).map_err(does_not_answer)?;
+    start::connect(places).and_then(|mut daemon| daemon.call::<Status>(&NoParams {})).map_err(|error| does_not_answer(&error))?;
     let installed = Installed { units, socket: places.socket.clone(), daemon };
     if printer.json {
         printer.document(&installed);
@@ -120,7 +120,7 @@ fn end_daemon(places: &Places) {
 }
 
 /// The service is there and its daemon does not answer: what became of it is the manager's to say.
-fn does_not_answer(error: Error) -> Error {
+fn does_not_answer(error: &Error) -> Error {
     let mut command = Command::new("systemctl");
     command.args(["--user", "show", SERVICE, "--property=Result,ExecMainStatus"]).stdin(Stdio::null());
     let said = command.output().map(|output| String::from_utf8_lossy(&output.stdout).trim().replace('\n', ", "));
