@@ -5,12 +5,12 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::open::{self, Patience};
@@ -50,6 +50,35 @@ impl<'dir> Temporary<'dir> {
             let name = temporary_name();
             match open::beneath(dir, &name, flags, mode, patience) {
                 Ok(fd) => return Ok(Self { dir, name, file: File::from(fd), renamed: false }),
+                Err(Errno::EXIST) => last = Errno::EXIST,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(last)
+    }
+
+    /// One that gets its name only by [`Temporary::give_name`]; where the filesystem has no such files, one that has it already.
+    pub(crate) fn nameless(dir: BorrowedFd<'dir>, mode: Mode, patience: &Patience) -> Result<Self, Errno> {
+        match open::beneath(dir, Path::new("."), OFlags::WRONLY | OFlags::TMPFILE, mode, patience) {
+            Ok(fd) => Ok(Self { dir, name: PathBuf::new(), file: File::from(fd), renamed: true }),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Self::create(dir, mode, patience),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(crate) fn give_name(&mut self) -> Result<(), Errno> {
+        if !self.name.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let here = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let mut last = Errno::EXIST;
+        for _ in 0..TRIES {
+            let name = temporary_name();
+            match linkat(CWD, &here, self.dir, &name, AtFlags::SYMLINK_FOLLOW) {
+                Ok(()) => {
+                    (self.name, self.renamed) = (name, false);
+                    return Ok(());
+                }
                 Err(Errno::EXIST) => last = Errno::EXIST,
                 Err(errno) => return Err(errno),
             }

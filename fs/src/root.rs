@@ -73,15 +73,25 @@ impl Root {
     /// included, is replaced and not written through. The mode is exact, whatever the process's mask. Not synced.
     pub fn replace(&self, rel: &Path, mode: u32, content: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
         let (parent, name) = self.parent_of(rel)?;
-        let mode = Mode::from_raw_mode(mode & 0o7777);
         let parent = parent.as_fd();
-        let mut new = Temporary::create(parent, Mode::RUSR | Mode::WUSR, &self.patience)
+        let new = Temporary::create(parent, Mode::RUSR | Mode::WUSR, &self.patience)
             .map_err(|errno| Error::new("write", rel, errno))?;
-        content(&mut new.file).map_err(|source| Error::io("write", rel, source))?;
-        rustix::fs::fchmod(&new.file, mode).map_err(|errno| Error::new("set the mode of", rel, errno))?;
-        renameat(parent, &new.name, parent, Path::new(name)).map_err(|errno| Error::new("write", rel, errno))?;
-        new.renamed = true;
-        Ok(())
+        put(new, parent, name, rel, mode, content)
+    }
+
+    /// As [`Root::replace`], for what takes long to write: it has no name until it is whole, so that a kill leaves nothing of it. One
+    /// step slower a file.
+    pub fn replace_when_whole(
+        &self,
+        rel: &Path,
+        mode: u32,
+        content: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<()> {
+        let (parent, name) = self.parent_of(rel)?;
+        let parent = parent.as_fd();
+        let new = Temporary::nameless(parent, Mode::RUSR | Mode::WUSR, &self.patience)
+            .map_err(|errno| Error::new("write", rel, errno))?;
+        put(new, parent, name, rel, mode, content)
     }
 
     /// Makes one directory, which must not exist yet.
@@ -269,4 +279,22 @@ fn split(rel: &Path) -> Result<(&Path, &OsStr)> {
         (Some(parent), Some(name)) => Ok((parent, name)),
         _ => Err(Error::BadPath { path: PathBuf::from(rel) }),
     }
+}
+
+/// Fills the new file and renames it to `name`.
+fn put(
+    mut new: Temporary<'_>,
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    rel: &Path,
+    mode: u32,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<()> {
+    content(&mut new.file).map_err(|source| Error::io("write", rel, source))?;
+    let mode = Mode::from_raw_mode(mode & 0o7777);
+    rustix::fs::fchmod(&new.file, mode).map_err(|errno| Error::new("set the mode of", rel, errno))?;
+    new.give_name().map_err(|errno| Error::new("name", rel, errno))?;
+    renameat(parent, &new.name, parent, Path::new(name)).map_err(|errno| Error::new("write", rel, errno))?;
+    new.renamed = true;
+    Ok(())
 }

@@ -80,6 +80,29 @@ fn replace_replaces_a_link_itself() {
 }
 
 #[test]
+fn what_is_replaced_when_whole_has_no_name_before() {
+    let (dir, root) = root();
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("x"), "kept").unwrap();
+    symlink(elsewhere.path().join("x"), dir.path().join("a")).unwrap();
+    for text in ["new", "newer"] {
+        let mut names = 0;
+        let write = |file: &mut std::fs::File| {
+            names = std::fs::read_dir(dir.path())?.count();
+            file.write_all(text.as_bytes())
+        };
+        root.replace_when_whole(Path::new("a"), 0o640, write).unwrap();
+        assert_eq!(names, 1, "while it is written, only what is replaced is there");
+        let made = std::fs::symlink_metadata(dir.path().join("a")).unwrap();
+        assert!(made.is_file() && made.mode() & 0o7777 == 0o640);
+        assert_eq!(std::fs::read_to_string(dir.path().join("a")).unwrap(), text);
+    }
+    assert_eq!(std::fs::read_to_string(elsewhere.path().join("x")).unwrap(), "kept");
+    assert!(root.replace_when_whole(Path::new("b"), 0o644, |_| Err(std::io::Error::other("no"))).is_err());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_replace_that_fails_leaves_no_trace() {
     let (dir, root) = root();
     std::fs::write(dir.path().join("a"), "old").unwrap();

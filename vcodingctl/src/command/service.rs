@@ -47,7 +47,9 @@ pub fn install(session: &Session, printer: &Printer) -> Outcome {
     manager(&["daemon-reload"])?;
     manager(&["enable", "--now", SOCKET])?;
     // It answers, or what was installed is good for nothing.
-    start::connect(places).and_then(|mut daemon| daemon.call::<Status>(&NoParams {})).map_err(|error| does_not_answer(&error))?;
+    start::connect(places)
+        .and_then(|mut daemon| daemon.call::<Status>(&NoParams {}))
+        .map_err(|error| does_not_answer(&error))?;
     let installed = Installed { units, socket: places.socket.clone(), daemon };
     if printer.json {
         printer.document(&installed);

@@ -217,7 +217,7 @@ fn one(from: &Root, to: &Root, path: &Path, force: bool, abandoned: &dyn Fn() ->
     let mut copied = 0;
     // A file that grows is copied as long as it was.
     let mut source = source.take(stat.size);
-    to.replace(path, stat.mode & MODES, |file| {
+    to.replace_when_whole(path, stat.mode & MODES, |file| {
         let mut buffer = vec![0; CHUNK];
         loop {
             let read = source.read(&mut buffer)?;

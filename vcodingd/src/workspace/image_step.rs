@@ -114,6 +114,12 @@ impl Actor {
             told.notes.push(format!("vcoding.toml calls it {name}; a workspace keeps the name that it was made with"));
         }
         let shell = project.shell.clone().or_else(|| shell_of(accounts, &built.info.user)).unwrap_or("/bin/sh".into());
+        // Written with the new one: whoever comes after a kill knows what to remove.
+        let before = self.record.image.take().map(|image| image.reference);
+        self.record.superseded.extend(before);
+        self.record.superseded.sort();
+        self.record.superseded.dedup();
+        self.record.superseded.retain(|reference| *reference != built.reference);
         self.record.image = Some(ImageRecord {
             id: built.image.0.clone(),
             reference: built.reference.clone(),

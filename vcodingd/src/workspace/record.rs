@@ -43,6 +43,9 @@ pub struct WorkspaceRecord {
     pub problem: Option<String>,
     #[serde(default)]
     pub image: Option<ImageRecord>,
+    /// References of the images that it had before and that were not removed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<String>,
     /// The hash of the helper that the guest was made with.
     #[serde(default)]
     pub helper: String,
@@ -120,6 +123,11 @@ struct Copy<'a> {
 }
 
 impl WorkspaceRecord {
+    /// References of all its images that were not removed.
+    pub fn images(&self) -> Vec<String> {
+        self.image.iter().map(|image| image.reference.clone()).chain(self.superseded.iter().cloned()).collect()
+    }
+
     /// Writes the copy into the directory that no guest sees; durable when this returns. Blocking.
     ///
     /// # Errors

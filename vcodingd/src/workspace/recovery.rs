@@ -97,6 +97,14 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<Recovered, Error> {
             }
         }
     }
+    // Runs of what was destroyed are known as long as it is kept.
+    for (_, directory) in ids_in::<WorkspaceId>(&shared.state_dir.join("trash")) {
+        for (run, directory) in ids_in::<RunId>(&directory.join("host/runs")) {
+            if run_came_back(shared, &run, &directory).await? {
+                recovered.runs += 1;
+            }
+        }
+    }
     Ok(recovered)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use protocol::consent::Consent;
 use protocol::secret::{SecretSource, SecretView};
@@ -25,6 +26,8 @@ use crate::transfer::{self, Unsuitable};
 const FIRST_UID: u32 = 231_000;
 /// How many there are.
 const UIDS: u32 = 10_000;
+/// How often the trash is looked through.
+const SWEEP: Duration = Duration::from_secs(6 * 3600);
 
 /// Every workspace of one state directory.
 #[derive(Debug)]
@@ -82,10 +85,16 @@ impl Registry {
                 }
             }
         });
-        let swept = trash::sweep(&registry.shared.state_dir, std::time::SystemTime::now());
-        if swept > 0 {
-            tracing::info!(swept, "destroyed workspaces were kept long enough");
-        }
+        let (shared, shutdown) = (registry.shared.clone(), registry.shutdown.clone());
+        registry.lock().tasks.spawn(async move {
+            let mut turns = tokio::time::interval(SWEEP);
+            while shutdown.run_until_cancelled(turns.tick()).await.is_some() {
+                let swept = trash::sweep(&shared, std::time::SystemTime::now()).await;
+                if swept > 0 {
+                    tracing::info!(swept, "destroyed workspaces were kept long enough");
+                }
+            }
+        });
         Ok((registry, recovered))
     }
 
@@ -324,6 +333,7 @@ fn new_record(
         intent: None,
         problem: None,
         image: None,
+        superseded: Vec::new(),
         helper: String::new(),
         // The image's step reads them again, with everything else of vcoding.toml.
         limits: LimitsRecord {

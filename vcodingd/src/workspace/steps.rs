@@ -13,7 +13,7 @@ use super::actor::Actor;
 use super::failure;
 use super::machine::{Operation, Step};
 use super::record::{self, ImageRecord, Rest};
-use super::{Say, helper, trash};
+use super::{Say, helper, trash, up};
 use crate::image;
 use crate::provider::GuestState;
 use crate::timeline::{Activity, Cause};
@@ -328,23 +328,16 @@ impl Actor {
             tracing::debug!(%error, "a half-made image was not removed");
         }
         if purge {
-            self.forget_runs().await?;
-            self.forget_image(self.record.image.as_ref().map(|image| image.reference.clone())).await;
+            trash::forget_runs(&self.shared, &self.record.id).await?;
+            for reference in self.record.images() {
+                up::forget_image(&self.shared, &self.record.id, &reference).await;
+            }
         }
         self.timeline.close().await;
         let (state_dir, id) = (self.shared.state_dir.clone(), self.record.id.clone());
         let done =
             blocking(move || trash::put_away(&state_dir, &id, purge).map_err(|(path, e)| failure::of_file(&path, &e)));
         done.await.inspect_err(|_| self.timeline.reopen())
-    }
-
-    /// What is known of its runs, their prompts' beginnings among it.
-    async fn forget_runs(&self) -> Result<(), Error> {
-        let runs = self.shared.runs.list().map_err(|e| failure::of_store(&e))?;
-        for run in runs.into_iter().flatten().filter(|run| run.workspace == self.record.id) {
-            self.shared.runs.remove(run.id.as_str()).await.map_err(|e| failure::of_store(&e))?;
-        }
-        Ok(())
     }
 
     /// What the work tree holds when nothing writes to it any more; a destroy that was not forced

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use protocol::WorkspaceId;
+use protocol::{Error, WorkspaceId};
 
-use super::record::Places;
+use super::record::{Places, WorkspaceRecord};
+use super::{Shared, failure};
 
 /// How long a destroyed workspace's record and history are kept.
 pub const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -41,24 +42,51 @@ pub fn put_away(state_dir: &Path, id: &WorkspaceId, purge: bool) -> Result<(), (
     Ok(())
 }
 
-/// Ends what has been in the trash for longer than [`KEPT`]; returns how many. Blocking.
-pub fn sweep(state_dir: &Path, now: std::time::SystemTime) -> usize {
+/// Ends what has been in the trash for longer than [`KEPT`], with its runs and its image; returns how many. What knows of a
+/// directory goes before it: cut off anywhere, the next turn finds the rest.
+pub(super) async fn sweep(shared: &Shared, now: SystemTime) -> usize {
+    let state_dir = shared.state_dir.clone();
+    let all = tokio::task::spawn_blocking(move || old(&state_dir, now)).await.unwrap_or_default();
     let mut ended = 0;
-    for entry in std::fs::read_dir(state_dir.join("trash")).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_str().is_some_and(|name| name.parse::<WorkspaceId>().is_ok());
-        // The directory's time is that of its last change: the rename's parent, its entries' end.
-        let old = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > KEPT));
-        if ours && old {
-            match remove(&entry.path()) {
-                Ok(()) => ended += 1,
-                Err((path, error)) => tracing::warn!(%error, path = %path.display(), "the trash was not emptied"),
-            }
+    for (id, directory) in all {
+        if let Err(error) = forget_runs(shared, &id).await {
+            tracing::warn!(workspace = %id, %error, "the runs of a destroyed workspace were not forgotten");
+            continue;
+        }
+        let host = directory.join("host");
+        let record = tokio::task::spawn_blocking(move || WorkspaceRecord::read_copy(&host).ok()).await.ok().flatten();
+        let record = record.filter(|record| record.id == id);
+        for reference in record.map_or_else(Vec::new, |record| record.images()) {
+            super::up::forget_image(shared, &id, &reference).await;
+        }
+        match tokio::task::spawn_blocking(move || remove(&directory)).await {
+            Ok(Ok(())) => ended += 1,
+            Ok(Err((path, error))) => tracing::warn!(%error, path = %path.display(), "the trash was not emptied"),
+            Err(error) => tracing::warn!(%error, "the trash was not emptied"),
         }
     }
     ended
+}
+
+/// What has been there for longer than [`KEPT`]. Blocking.
+fn old(state_dir: &Path, now: SystemTime) -> Vec<(WorkspaceId, PathBuf)> {
+    let entries = std::fs::read_dir(state_dir.join("trash")).into_iter().flatten().flatten();
+    // The directory's time is that of its last change: the rename's parent, its entries' end.
+    let is_old = |entry: &std::fs::DirEntry| {
+        let changed = entry.metadata().and_then(|meta| meta.modified());
+        changed.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > KEPT))
+    };
+    let ours = |entry: std::fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()));
+    entries.filter(is_old).filter_map(ours).collect()
+}
+
+/// What is known of a workspace's runs, their prompts' beginnings among it.
+pub(super) async fn forget_runs(shared: &Shared, workspace: &WorkspaceId) -> Result<(), Error> {
+    let runs = shared.runs.list().map_err(|e| failure::of_store(&e))?;
+    for run in runs.into_iter().flatten().filter(|run| run.workspace == *workspace) {
+        shared.runs.remove(run.id.as_str()).await.map_err(|e| failure::of_store(&e))?;
+    }
+    Ok(())
 }
 
 /// A directory that a guest could write, to any depth, following nothing.
@@ -100,10 +128,9 @@ mod tests {
             assert!(!kept.join(gone).exists(), "{gone}");
         }
         assert!(!Places::of(state.path(), &id).own.exists());
-        let later = std::time::SystemTime::now() + KEPT;
-        assert_eq!(sweep(state.path(), later - Duration::from_secs(3600)), 0);
-        assert_eq!(sweep(state.path(), later + Duration::from_secs(60)), 1);
-        assert!(!kept.exists());
+        let later = SystemTime::now() + KEPT;
+        assert_eq!(old(state.path(), later - Duration::from_secs(3600)), []);
+        assert_eq!(old(state.path(), later + Duration::from_secs(60)), [(id, kept)]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Making a workspace, and making sure that it runs.
 
-use protocol::{Error, Kind};
+use protocol::{Error, Kind, WorkspaceId};
 
-use super::Say;
 use super::actor::Actor;
 use super::handle::{Rebuild, UpDone};
 use super::machine::Operation;
 use super::record::Rest;
 use super::steps::Told;
+use super::{Say, Shared};
 
 impl Actor {
     pub(super) async fn up(&mut self, how: Rebuild, say: &Say) -> Result<UpDone, Error> {
@@ -28,7 +28,6 @@ impl Actor {
         } else {
             Operation::Start
         };
-        let before = self.record.image.as_ref().map(|image| image.reference.clone());
         let mut told = self.operate(operation, say).await.map_err(|error| {
             let hint = error.data.hint.clone().filter(|_| rebuild && !created);
             match hint {
@@ -36,27 +35,26 @@ impl Actor {
                 None => error,
             }
         })?;
-        if rebuild && before != self.record.image.as_ref().map(|image| image.reference.clone()) {
-            self.forget_image(before).await;
-        }
+        self.forget_superseded().await;
         if !created && !rebuild {
             told.notes.extend(self.whether_the_project_moved_on().await.notes);
         }
         Ok(UpDone { told, created })
     }
 
-    /// An image of ours that no other workspace needs goes; its layers stay as long as others have them.
-    pub(super) async fn forget_image(&self, reference: Option<String>) {
-        let Some(reference) = reference else { return };
-        let needed = match self.shared.workspaces.list() {
-            Ok(all) => {
-                let mut others = all.into_iter().flatten().filter(|other| other.id != self.record.id);
-                others.any(|other| other.image.is_some_and(|image| image.reference == reference))
-            }
-            Err(_) => true,
-        };
-        if !needed && let Err(error) = self.shared.provider.remove_image(&reference).await {
-            tracing::debug!(%reference, %error, "an image that nobody needs was not removed");
+    /// The images that a rebuild replaced go.
+    pub(super) async fn forget_superseded(&mut self) {
+        let superseded = std::mem::take(&mut self.record.superseded);
+        if superseded.is_empty() {
+            return;
+        }
+        for reference in &superseded {
+            forget_image(&self.shared, &self.record.id, reference).await;
+        }
+        if let Err(error) = self.save().await {
+            // They are forgotten again, which is no harm.
+            self.record.superseded = superseded;
+            tracing::warn!(workspace = %self.record.id, %error, "that images were removed was not recorded");
         }
     }
 
@@ -115,5 +113,19 @@ impl Actor {
             }
             None => true,
         }
+    }
+}
+
+/// An image that no workspace but `workspace` needs goes; its layers stay as long as others have them.
+pub(super) async fn forget_image(shared: &Shared, workspace: &WorkspaceId, reference: &str) {
+    let needed = match shared.workspaces.list() {
+        Ok(all) => {
+            let mut others = all.into_iter().flatten().filter(|other| other.id != *workspace);
+            others.any(|other| other.image.is_some_and(|image| image.reference == reference))
+        }
+        Err(_) => true,
+    };
+    if !needed && let Err(error) = shared.provider.remove_image(reference).await {
+        tracing::debug!(%reference, %error, "an image that nobody needs was not removed");
     }
 }

@@ -59,6 +59,35 @@ fn project_of(daemon: &super::world::Daemon) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_a_rebuild_replaced_goes_wherever_that_was_cut_off() {
+    for point in points(&Operation::Up { rebuild: true, no_cache: false }) {
+        let replaced = std::sync::Mutex::new(String::new());
+        after_death!(
+            point,
+            |first, before| {
+                let made = first.up(&before.project).await.unwrap();
+                *replaced.lock().unwrap() = made.workspace.image.unwrap();
+                std::fs::write(before.project.join("Dockerfile"), "FROM debian:bookworm-slim\nENV A=2\n").unwrap();
+            },
+            |dying| {
+                dying.handle().pool().await.unwrap();
+                dying.rebuild(&project_of(dying)).await
+            },
+            |daemon, world| {
+                let before = replaced.lock().unwrap().clone();
+                daemon.settled().await;
+                // One that was cut off before it was recorded is begun again by whoever wants it.
+                daemon.rebuild(&world.project).await.unwrap();
+                let now = daemon.view().unwrap().image.unwrap();
+                assert_ne!(now, before, "{point}");
+                assert!(daemon.has_image(&now).await, "{point}");
+                assert!(!daemon.has_image(&before).await, "{point}: {before} is left");
+            }
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_is_finished_wherever_it_was_cut_off_and_loses_no_file() {
     for point in points(&Operation::Stop) {
         after_death!(

@@ -7,7 +7,7 @@ use protocol::WorkspaceRef;
 use protocol::run::{RunStartParams, RunState};
 use protocol::workspace::Phase;
 
-use super::world::{Daemon, PATIENCE, World};
+use super::world::{Daemon, PATIENCE, World, until};
 use crate::runs::RunRecord;
 use crate::store::Store;
 use crate::workspace::{Say, WorkspaceRecord};
@@ -195,4 +195,30 @@ async fn where_the_history_is_gone_nothing_is_overwritten_and_the_way_out_is_sai
         daemon.end().await;
         assert!(world.open().await.view().is_none(), "{whole}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_destroyed_is_known_with_its_runs_until_it_was_kept_long_enough() {
+    let (world, run) = world_with_a_past().await;
+    let daemon = world.open().await;
+    daemon.settled().await;
+    let image = daemon.view().unwrap().image.unwrap();
+    daemon.registry.destroy(&protocol::WorkspaceRef::Name("shop".into()), true, false).await.unwrap();
+    assert!(daemon.has_image(&image).await && daemon.registry.run(&run).is_ok());
+    daemon.end().await;
+
+    // Its runs come back with it, if the store is lost.
+    std::fs::remove_dir_all(world.state().join("db")).unwrap();
+    let daemon = world.open().await;
+    assert_eq!(daemon.registry.run(&run).unwrap().state, RunState::Succeeded);
+    assert_eq!(daemon.recovered.runs, 1);
+    daemon.end().await;
+
+    let kept = std::fs::read_dir(world.state().join("trash")).unwrap().flatten().next().unwrap().path();
+    let long_ago = std::time::SystemTime::now() - crate::workspace::trash::KEPT - std::time::Duration::from_secs(60);
+    std::fs::File::open(&kept).unwrap().set_modified(long_ago).unwrap();
+    let daemon = world.open().await;
+    until("the end of what was kept", async || !kept.exists()).await;
+    assert!(!daemon.has_image(&image).await && daemon.registry.run(&run).is_err());
+    daemon.end().await;
 }

@@ -92,7 +92,26 @@ impl World {
     }
 }
 
+/// An event that others bring about, waited for.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut there: impl FnMut() -> F) {
+    let began = Instant::now();
+    while !there().await {
+        assert!(began.elapsed() < PATIENCE, "{what} did not come");
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Daemon {
+    /// Whether the engine has an image of this reference.
+    pub async fn has_image(&self, reference: &str) -> bool {
+        self.registry.shared().provider.image(reference).await.is_ok()
+    }
+
+    pub async fn rebuild(&self, project: &Path) -> Result<UpResult, Error> {
+        let params = UpParams { project: project.to_owned(), rebuild: true, ..UpParams::default() };
+        self.registry.up(params, Say::default()).await
+    }
+
     /// As `kill -9` does: nothing of it runs on, nothing is told.
     pub fn kill(self) {
         drop(self);
