@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::actor::Actor;
+use super::points::{BUILDING, BUILT, Side};
 use super::record::{self, ImageRecord};
 use super::steps::{Told, blocking};
 use super::{Say, consent, failure};
@@ -64,14 +65,17 @@ impl Actor {
         let (events, mut heard) = mpsc::channel(256);
         let provider = self.shared.provider.clone();
         let ensuring = image::ensure(&*provider, &request, prepared, events);
+        let points = self.shared.points.clone();
         let telling = async {
             let mut names = BTreeMap::new();
             while let Some(event) = heard.recv().await {
+                points.pass("up", BUILDING, Side::After).await;
                 tell_build(say, &mut names, event).await;
             }
         };
         let (built, ()) = tokio::join!(ensuring, telling);
         let built = built.map_err(|e| failure::of_image(&e))?;
+        points.pass("up", BUILT, Side::After).await;
         let accounts = image::accounts(&*provider, &built.image).await.map_err(|e| failure::of_provider(&e))?;
         self.keep_accounts(&accounts, &built, &project, source, told).await?;
         Ok((!built.built).then(|| "cached".to_owned()))

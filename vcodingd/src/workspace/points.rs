@@ -13,6 +13,11 @@ pub const INTENT: &str = "intent";
 /// Its outcome is written.
 pub const OUTCOME: &str = "outcome";
 
+/// The engine has begun with an image.
+pub const BUILDING: &str = "building";
+/// The engine has the image, and nothing of ours says so yet.
+pub const BUILT: &str = "built";
+
 /// Every point there is, each with the command during which it is passed: `COMMAND OPERATION/STEP/SIDE`.
 #[cfg(debug_assertions)]
 pub fn all() -> Vec<String> {
@@ -37,6 +42,9 @@ pub fn all() -> Vec<String> {
                 points.push(format!("{command} {}/{step}/{side}", operation.word()));
             }
         }
+    }
+    for (command, step) in [("up", BUILDING), ("up", BUILT), ("rebuild", BUILDING), ("rebuild", BUILT)] {
+        points.push(format!("{command} up/{step}/after"));
     }
     // What is no more has no outcome.
     points.retain(|point| !point.ends_with("destroy/outcome/after"));
