@@ -94,6 +94,13 @@ fn a_guest_or_an_image_that_is_gone_is_said_and_mended_by_up() {
     let project = world.repository("shop", &[("Dockerfile", "FROM debian:bookworm-slim\nENV GONE=1\n"), ("a", "1\n")]);
     world.ok(&project, &["up"]);
     let docker = |args: &[&str]| crate::world::output(std::process::Command::new("docker").args(args));
+    docker(&["kill", &world.container("shop")]);
+    let listed = world.json(&project, &["ls"])["workspaces"][0].clone();
+    assert_eq!((listed["phase"].as_str(), listed["problem"].as_str()), (Some("broken"), Some("its guest has ended")));
+    let doctor = world.ctl(&project, &["doctor"]).out;
+    assert!(doctor.contains("✗ shop: its guest has ended") && doctor.contains("→ vcodingctl -w shop up"), "{doctor}");
+    world.ok(&project, &["up"]);
+    assert_eq!(world.json(&project, &["ls"])["workspaces"][0]["phase"], "ready");
     docker(&["rm", "-f", &world.container("shop")]);
     let ran = world.ctl(&project, &["exec", "--", "true"]);
     assert_eq!(ran.status, 125, "{}", ran.err);

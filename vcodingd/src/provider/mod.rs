@@ -108,6 +108,9 @@ pub trait Provider: Debug + Send + Sync {
     /// The running guest's PID 1 as this host sees it.
     fn init_process<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<InitProcess>>;
 
+    /// Whether this PID 1 is there still. A look at this host's processes, not at the engine.
+    fn is_there(&self, init: &InitProcess) -> bool;
+
     /// SSH's bytes by the engine's own stream (the carrier `stream`).
     fn carrier_stream<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Box<dyn Carrier>>>;
 }

@@ -487,6 +487,9 @@ impl Provider for Engineless {
     fn init_process<'a>(&'a self, _: &'a WorkspaceId) -> Answer<'a, InitProcess> {
         absent()
     }
+    fn is_there(&self, _: &InitProcess) -> bool {
+        false
+    }
     fn carrier_stream<'a>(&'a self, _: &'a WorkspaceId) -> Answer<'a, Box<dyn Carrier>> {
         let Some(path) = self.stream.clone() else { return absent() };
         Box::pin(async move { Ok(Box::new(tokio::net::UnixStream::connect(path).await.unwrap()) as Box<dyn Carrier>) })

@@ -70,6 +70,7 @@ pub(super) fn spawn(
         view: view_of(&record, &ends, 0, false),
         pool: None,
         wall: None,
+        init: None,
         made: record.rest != Rest::New,
         musl: record.image.as_ref().is_some_and(|i| i.musl),
         default_agent: record.default_agent.clone(),
@@ -82,7 +83,8 @@ pub(super) fn spawn(
     if record.rest == Rest::Ready {
         doings.unknown();
     }
-    let handle = Handle { inbox, snapshot, timeline: timeline.clone(), doings: doings.clone() };
+    let provider = shared.provider.clone();
+    let handle = Handle { inbox, snapshot, timeline: timeline.clone(), doings: doings.clone(), provider };
     let actor = Actor {
         places,
         timeline,
@@ -518,6 +520,7 @@ impl Actor {
             view: view_of(&self.record, &self.ends, self.runs.count(), self.pool.is_some()),
             pool: self.pool.clone(),
             wall: self.wall.clone(),
+            init: self.walls.as_ref().map(|walls| walls.init),
             made: self.record.rest != Rest::New,
             musl: self.record.image.as_ref().is_some_and(|i| i.musl),
             default_agent: self.record.default_agent.clone(),

@@ -14,6 +14,7 @@ use super::active::Prepared;
 use super::doings::{Doing, Doings};
 use super::steps::Told;
 use super::{Say, Snapshot, failure};
+use crate::provider::Provider;
 use crate::ssh::Pool;
 use crate::timeline::Timeline;
 use crate::transfer::{self, CollectRequest};
@@ -104,14 +105,21 @@ pub struct Handle {
     pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(super) timeline: Timeline,
     pub(super) doings: Doings,
+    pub(super) provider: Arc<dyn Provider>,
 }
 
 impl Handle {
-    /// As it is now.
+    /// As it is now. Somebody may have ended the guest, or restarted the engine, behind our back: its owner learns of that with the
+    /// next command, whoever looks learns it here.
     pub fn view(&self) -> WorkspaceView {
-        let view = self.snapshot().view.clone();
-        let unrecorded = view.runs > 0 || self.doings.any();
-        WorkspaceView { unrecorded: view.base.is_some() && unrecorded, ..view }
+        let snapshot = self.snapshot();
+        let mut view = snapshot.view.clone();
+        view.unrecorded = view.base.is_some() && (view.runs > 0 || self.doings.any());
+        if view.phase == Phase::Ready && snapshot.init.is_some_and(|init| !self.provider.is_there(&init)) {
+            view.phase = Phase::Broken;
+            view.problem = Some("its guest has ended".to_owned());
+        }
+        view
     }
 
     /// A command is let into the guest, until the answer is dropped.

@@ -58,7 +58,7 @@ pub use record::WorkspaceRecord;
 pub use recovery::Recovered;
 pub use registry::Registry;
 
-use crate::provider::Provider;
+use crate::provider::{InitProcess, Provider};
 use crate::runs::RunRecord;
 use crate::secrets::Secrets;
 use crate::ssh::Pool;
@@ -89,6 +89,8 @@ pub struct Snapshot {
     /// The way in, while its guest is ready.
     pub pool: Option<Pool>,
     pub wall: Option<Wall>,
+    /// Its guest's PID 1, once it was started.
+    pub init: Option<InitProcess>,
     /// Its first `up` came to its end.
     pub made: bool,
     /// What its image was built on, and vcoding.toml's wishes for agents.

@@ -496,6 +496,10 @@ impl Provider for Docker {
         self.init_of(id).boxed()
     }
 
+    fn is_there(&self, init: &InitProcess) -> bool {
+        read_init(init.pid).is_ok_and(|now| now.start_time == init.start_time)
+    }
+
     fn carrier_stream<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Box<dyn Carrier>>> {
         self.carrier(id).boxed()
     }

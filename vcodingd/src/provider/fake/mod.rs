@@ -156,6 +156,10 @@ impl Provider for Fake {
         self.call(Op::InitProcess, async move { Ok(self.world.running(id)?.init()) }).boxed()
     }
 
+    fn is_there(&self, init: &InitProcess) -> bool {
+        self.world.has_init(init)
+    }
+
     fn carrier_stream<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Box<dyn Carrier>>> {
         self.call(Op::CarrierStream, async move {
             let carrier: Box<dyn Carrier> = Box::new(sshd::connect(&self.world.running(id)?));

@@ -255,6 +255,11 @@ impl World {
         self.lock().guests.values().filter(|kept| kept.spec.state_dir == state_dir).map(Kept::guest).collect()
     }
 
+    pub(super) fn has_init(&self, init: &InitProcess) -> bool {
+        let is_it = |kept: &Kept| matches!(&kept.state, State::Running { life, .. } if life.init() == *init);
+        self.lock().guests.values().any(is_it)
+    }
+
     pub(super) fn running(&self, id: &WorkspaceId) -> Result<Arc<Life>> {
         let inner = self.lock();
         let kept = inner.guests.get(id).ok_or_else(|| Error::NoSuchGuest { id: id.clone() })?;
