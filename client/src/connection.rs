@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use protocol::message::{Incoming, ProgressOf, Request};
@@ -64,6 +65,14 @@ impl Client {
             return Err(unreachable(format!("{} belongs to uid {}, not to you", socket.display(), peer.uid())));
         }
         Ok(Self { stream, buffer: Vec::new(), scanned: 0, next_id: 1 })
+    }
+
+    /// How long an answer may be waited for; without this, for ever.
+    ///
+    /// # Errors
+    /// [`Kind::DaemonUnreachable`].
+    pub fn wait_at_most(&self, patience: Duration) -> Result<(), Error> {
+        self.stream.set_read_timeout(Some(patience)).map_err(|e| gone(&e))
     }
 
     /// Calls a method and waits for its result.

@@ -60,8 +60,11 @@ impl<'dir> Temporary<'dir> {
     /// One that gets its name only by [`Temporary::give_name`]; where the filesystem has no such files, one that has it already.
     pub(crate) fn nameless(dir: BorrowedFd<'dir>, mode: Mode, patience: &Patience) -> Result<Self, Errno> {
         match open::beneath(dir, Path::new("."), OFlags::WRONLY | OFlags::TMPFILE, mode, patience) {
-            Ok(fd) => Ok(Self { dir, name: PathBuf::new(), file: File::from(fd), renamed: true }),
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Self::create(dir, mode, patience),
+            Ok(fd) if Path::new("/proc/self/fd").is_dir() => {
+                Ok(Self { dir, name: PathBuf::new(), file: File::from(fd), renamed: true })
+            }
+            // Without /proc it could not be given a name.
+            Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Self::create(dir, mode, patience),
             Err(errno) => Err(errno),
         }
     }

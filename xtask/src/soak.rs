@@ -99,11 +99,11 @@ pub fn run(minutes: u64) -> Result<()> {
     for client in clients {
         client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
     }
-    let after = world.settled(before)?;
-    let left = world.left_over()?;
-    let fine = world.report(minutes, daemons, guests, before, &after, &left);
-    world.end()?;
+    let looked = world.settled(before).and_then(|after| Ok((after, world.left_over()?)));
+    let fine = looked.and_then(|(after, left)| world.report(minutes, daemons, guests, before, &after, &left));
+    let ended = world.end();
     fine?;
+    ended?;
     std::fs::remove_dir_all(&world.dir).or(Ok(()))
 }
 

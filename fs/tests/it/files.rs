@@ -1,6 +1,7 @@
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -92,7 +93,9 @@ fn what_is_replaced_when_whole_has_no_name_before() {
             file.write_all(text.as_bytes())
         };
         root.replace_when_whole(Path::new("a"), 0o640, write).unwrap();
-        assert_eq!(names, 1, "while it is written, only what is replaced is there");
+        // Where the filesystem has no files without a name, there is a second one.
+        let nameless = OpenOptions::new().write(true).custom_flags(0o20_200_000).open(dir.path()).is_ok();
+        assert_eq!(names, if nameless { 1 } else { 2 }, "while it is written, only what is replaced is there");
         let made = std::fs::symlink_metadata(dir.path().join("a")).unwrap();
         assert!(made.is_file() && made.mode() & 0o7777 == 0o640);
         assert_eq!(std::fs::read_to_string(dir.path().join("a")).unwrap(), text);

@@ -51,10 +51,22 @@ impl Engine {
     }
 }
 
+/// Whatever a test asserts in between: what it made is removed by the engine.
+struct Back<'a>(&'a Engine);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        if !self.0.path.exists() {
+            self.0.come();
+        }
+    }
+}
+
 #[test]
 fn an_engine_that_stops_in_the_middle_is_said_and_the_same_command_works_when_it_is_back() {
     let Some(world) = World::with_engine("an engine that stops") else { return };
     let engine = Engine::at(world.path("engine.sock"));
+    let _back = Back(&engine);
     world.configure(&format!("[engine]\nsocket = \"{}\"\n", engine.path.display()));
     let project = world.repository("shop", &SHOP);
     world.ok(&project, &["up"]);

@@ -1,5 +1,7 @@
 //! What one leans on when something is wrong: the doctor, the audit, state that was lost; and what is taken out by its name.
 
+use std::time::{Duration, Instant};
+
 use crate::world::{SHOP, World, wait_until};
 
 const DOCKERFILE: &str = "FROM debian:bookworm-slim\n";
@@ -152,7 +154,18 @@ fn a_build_leaves_no_connection_to_the_engine_open() {
         held.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
             .count()
     };
-    let before = sockets();
+    // Connections into the guest are made ready beside everything else.
+    let (mut before, mut since) = (sockets(), Instant::now());
+    wait_until(
+        || {
+            let now = sockets();
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+            since.elapsed() > Duration::from_secs(2)
+        },
+        "a daemon at rest",
+    );
     for _ in 0..3 {
         world.ok(&project, &["up", "--rebuild"]);
     }

@@ -2,7 +2,7 @@
 //!
 //! State and project lie on a filesystem of their own, in a file. A copy of that file is what a disk would hold if the power went at
 //! that moment: what the kernel still keeps for the mounted filesystem is not in it. The daemon and the guest are killed, the copy is
-//! mounted in its place, its journal is replayed, and somebody types the next command.
+//! made and mounted in its place, its journal is replayed, and somebody types the next command.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,24 +38,25 @@ impl Disk {
         if !succeeds(Command::new("mount").args(["-o", OPTIONS]).args([&self.image, &self.place])) {
             return false;
         }
+        world.unmount_at_the_end([world.state(), self.place.clone()]);
         let state = self.place.join("state");
         std::fs::create_dir_all(&state).unwrap();
         std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         assert!(succeeds(Command::new("mount").arg("--bind").args([&state, &world.state()])));
-        world.unmount_at_the_end([world.state(), self.place.clone()]);
         true
     }
 
     /// The power goes, and the machine is started again.
     fn cut(&mut self, world: &mut World) {
-        self.cuts += 1;
-        let after = world.path(&format!("image.{}", self.cuts));
-        assert!(succeeds(Command::new("cp").arg("--sparse=always").args([&self.image, &after])));
+        // Nobody writes any more, and nobody syncs what was written.
         world.kill_daemon();
         let filter = format!("label=vcoding.state-dir={}", world.state().display());
         for id in output(Command::new("docker").args(["ps", "-q", "--filter", &filter])).split_whitespace() {
             assert!(succeeds(Command::new("docker").args(["kill", id])));
         }
+        self.cuts += 1;
+        let after = world.path(&format!("image.{}", self.cuts));
+        assert!(succeeds(Command::new("cp").arg("--sparse=always").args([&self.image, &after])));
         for place in [&world.state(), &self.place] {
             assert!(succeeds(Command::new("umount").arg("--lazy").arg(place)));
         }

@@ -150,6 +150,8 @@ impl Manager {
         std::fs::DirBuilder::new().mode(0o700).create(&runtime).unwrap();
         world.set("XDG_CONFIG_HOME", world.path("xdg").to_str().unwrap());
         world.set("XDG_RUNTIME_DIR", runtime.to_str().unwrap());
+        // Never the one of whoever runs this: systemctl would ask there if nobody answers here.
+        world.set("DBUS_SESSION_BUS_ADDRESS", &Self::bus(&runtime));
         let told = |why: &str| {
             let _told = writeln!(std::io::stderr(), "skipped: {test}: {why}");
         };
@@ -157,6 +159,7 @@ impl Manager {
         let child = Command::new(Self::PROGRAM)
             .args(["--user", "--log-target=console", "--unit=basic.target"])
             .env("XDG_RUNTIME_DIR", &runtime)
+            .env("DBUS_SESSION_BUS_ADDRESS", Self::bus(&runtime))
             .env("XDG_CONFIG_HOME", world.path("xdg"))
             .env("HOME", world.path("home"))
             .stdin(Stdio::null())
@@ -172,7 +175,8 @@ impl Manager {
         wait_until(
             || {
                 gone = manager.child.try_wait().unwrap().is_some();
-                gone || manager.ask(&["is-active", "basic.target"]).out.trim() == "active"
+                let listens = manager.runtime.join("systemd/private").exists();
+                gone || listens && manager.ask(&["is-active", "basic.target"]).out.trim() == "active"
             },
             "the service manager",
         );
@@ -183,17 +187,29 @@ impl Manager {
         Some(manager)
     }
 
+    fn bus(runtime: &Path) -> String {
+        format!("unix:path={}", runtime.join("bus").display())
+    }
+
     fn ask(&self, args: &[&str]) -> Ran {
         let mut command = Command::new("systemctl");
-        command.arg("--user").args(args).env("XDG_RUNTIME_DIR", &self.runtime).stdin(Stdio::null());
+        command.arg("--user").args(args).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", &self.runtime).env("DBUS_SESSION_BUS_ADDRESS", Self::bus(&self.runtime));
         run(command)
     }
 }
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        self.ask(&["exit"]);
-        self.child.wait().unwrap();
+        // As `systemctl exit` does it.
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let _gone = kill(pid, Signal::SIGTERM);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && std::time::Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let _gone = self.child.kill();
+        let _ended = self.child.wait();
     }
 }
 

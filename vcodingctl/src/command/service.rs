@@ -7,6 +7,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use client::{Places, start};
 use protocol::daemon::NoParams;
@@ -23,6 +24,9 @@ const UNITS: [(&str, &str); 2] = [
     (SOCKET, include_str!("../../../systemd/vcodingd.socket")),
     (SERVICE, include_str!("../../../systemd/vcodingd.service")),
 ];
+
+/// How long a service may take to its first answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was written.
 #[derive(Debug, Serialize)]
@@ -47,9 +51,11 @@ pub fn install(session: &Session, printer: &Printer) -> Outcome {
     manager(&["daemon-reload"])?;
     manager(&["enable", "--now", SOCKET])?;
     // It answers, or what was installed is good for nothing.
-    start::connect(places)
-        .and_then(|mut daemon| daemon.call::<Status>(&NoParams {}))
-        .map_err(|error| does_not_answer(&error))?;
+    let answered = start::connect(places).and_then(|mut daemon| {
+        daemon.wait_at_most(PATIENCE)?;
+        daemon.call::<Status>(&NoParams {})
+    });
+    answered.map_err(does_not_answer)?;
     let installed = Installed { units, socket: places.socket.clone(), daemon };
     if printer.json {
         printer.document(&installed);
@@ -122,7 +128,10 @@ fn end_daemon(places: &Places) {
 }
 
 /// The service is there and its daemon does not answer: what became of it is the manager's to say.
-fn does_not_answer(error: &Error) -> Error {
+fn does_not_answer(error: Error) -> Error {
+    if error.kind() != Kind::DaemonUnreachable {
+        return error;
+    }
     let mut command = Command::new("systemctl");
     command.args(["--user", "show", SERVICE, "--property=Result,ExecMainStatus"]).stdin(Stdio::null());
     let said = command.output().map(|output| String::from_utf8_lossy(&output.stdout).trim().replace('\n', ", "));

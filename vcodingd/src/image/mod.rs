@@ -142,7 +142,7 @@ pub async fn ensure(
     prepared: Prepared,
     progress: mpsc::Sender<BuildEvent>,
 ) -> Result<Built, Error> {
-    let reference = format!("vcoding/{}:{}", repository(&request.name), prepared.hash);
+    let reference = reference(request, &prepared);
     let users = half_made(&request.name, &request.workspace);
     if !request.rebuild {
         match provider.image(&reference).await {
@@ -175,6 +175,11 @@ pub async fn ensure(
     let info = finished?;
     unnamed?;
     Ok(Built { image: info.id.clone(), reference, info, built: true })
+}
+
+/// The name of the image: another Dockerfile, context or setting makes another one.
+pub fn reference(request: &ImageRequest, prepared: &Prepared) -> String {
+    format!("vcoding/{}:{}", repository(&request.name), prepared.hash)
 }
 
 /// The name of a workspace's image between the user's Dockerfile and ours; one build at a time has it.

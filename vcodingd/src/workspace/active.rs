@@ -514,7 +514,8 @@ impl Actor {
     async fn save_run(&self, record: &RunRecord) -> Result<(), Error> {
         let (copy, dir) = (record.clone(), self.places.run_host(&record.id));
         super::steps::blocking(move || {
-            copy.write_copy(&dir).map_err(|e| Error::new(Kind::Internal, failure::chain(&e)).hint("df -h"))
+            copy.write_copy(&dir)
+                .map_err(|e| Error::new(failure::full_or_internal(&e), failure::chain(&e)).hint("df -h"))
         })
         .await?;
         self.shared.runs.put(record).await.map_err(|e| failure::of_store(&e))

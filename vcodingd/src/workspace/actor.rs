@@ -292,9 +292,6 @@ impl Actor {
                 return false;
             }
         }
-        if self.record.intent.is_none() && self.record.problem.is_none() {
-            self.forget_superseded().await;
-        }
         if self.record.rest == Rest::Ready && self.pool.is_none() && self.record.intent.is_none() {
             let operation = self.way_to_run_again().await;
             if let Err(error) = self.operate(operation, &Say::default()).await {
@@ -302,6 +299,9 @@ impl Actor {
             }
         }
         self.watch_found_runs().await;
+        if self.record.intent.is_none() && self.record.problem.is_none() {
+            self.forget_superseded().await;
+        }
         true
     }
 

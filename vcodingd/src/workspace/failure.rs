@@ -36,10 +36,10 @@ pub fn of_provider(error: &provider::Error) -> Error {
 }
 
 /// Whether the disk was full, however deep that lies.
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+pub fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::StorageFull)
+        .any(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
 }
 
 fn is_no_space(text: &str) -> bool {
@@ -76,6 +76,9 @@ pub fn of_config(error: &config::Error) -> Error {
 }
 
 pub fn of_store(error: &store::Error) -> Error {
+    if is_full(error) {
+        return Error::new(Kind::NoSpace, chain(error)).hint("df -h");
+    }
     Error::new(Kind::Internal, chain(error)).hint("vcodingctl daemon status")
 }
 
@@ -137,7 +140,12 @@ pub fn of_collect(error: &transfer::CollectError) -> Error {
 }
 
 pub fn of_log(error: &runs::LogError) -> Error {
-    Error::new(Kind::Internal, chain(error)).hint("df -h")
+    Error::new(full_or_internal(error), chain(error)).hint("df -h")
+}
+
+/// Of something that could not be written.
+pub fn full_or_internal(error: &(dyn std::error::Error + 'static)) -> Kind {
+    if is_full(error) { Kind::NoSpace } else { Kind::Internal }
 }
 
 pub fn of_agents(error: &agents::Error) -> Error {

@@ -62,6 +62,8 @@ impl Actor {
         })
         .await?;
         told.notes.extend(left_out_of_image(&prepared.left_out));
+        // Written before it is made, and with the record of what was made: whoever comes after a kill knows what to remove.
+        self.supersede(image::reference(&request, &prepared)).await?;
         let (events, mut heard) = mpsc::channel(256);
         let provider = self.shared.provider.clone();
         let ensuring = image::ensure(&*provider, &request, prepared, events);
@@ -79,6 +81,16 @@ impl Actor {
         let accounts = image::accounts(&*provider, &built.image).await.map_err(|e| failure::of_provider(&e))?;
         self.keep_accounts(&accounts, &built, &project, source, told).await?;
         Ok((!built.built).then(|| "cached".to_owned()))
+    }
+
+    /// An image that goes unless it becomes the workspace's own.
+    async fn supersede(&mut self, reference: String) -> Result<(), Error> {
+        let own = self.record.image.as_ref().is_some_and(|image| image.reference == reference);
+        if own || self.record.superseded.contains(&reference) {
+            return Ok(());
+        }
+        self.record.superseded.push(reference);
+        self.save().await
     }
 
     /// The image's accounts and settings, as the guest gets them.
@@ -118,12 +130,15 @@ impl Actor {
             told.notes.push(format!("vcoding.toml calls it {name}; a workspace keeps the name that it was made with"));
         }
         let shell = project.shell.clone().or_else(|| shell_of(accounts, &built.info.user)).unwrap_or("/bin/sh".into());
-        // Written with the new one: whoever comes after a kill knows what to remove.
-        let before = self.record.image.take().map(|image| image.reference);
-        self.record.superseded.extend(before);
+        if let Some(before) = self.record.image.take() {
+            let same = before.reference == built.reference;
+            // Made anew under its old name, the one before has no name any more.
+            let name = if same && before.id != built.image.0 { before.id } else { before.reference };
+            self.record.superseded.push(name);
+        }
         self.record.superseded.sort();
         self.record.superseded.dedup();
-        self.record.superseded.retain(|reference| *reference != built.reference);
+        self.record.superseded.retain(|name| *name != built.reference && *name != built.image.0);
         self.record.image = Some(ImageRecord {
             id: built.image.0.clone(),
             reference: built.reference.clone(),

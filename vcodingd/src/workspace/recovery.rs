@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::machine::Operation;
 use super::record::{Places, WorkspaceRecord};
-use super::{Shared, failure};
+use super::{Shared, failure, trash};
 use crate::runs::RunRecord;
 use crate::store;
 
@@ -98,9 +98,15 @@ pub(super) async fn reconcile(shared: &Shared) -> Result<Recovered, Error> {
         }
     }
     // Runs of what was destroyed are known as long as it is kept.
-    for (_, directory) in ids_in::<WorkspaceId>(&shared.state_dir.join("trash")) {
+    let ending = trash::old(&shared.state_dir, std::time::SystemTime::now());
+    for (id, directory) in ids_in::<WorkspaceId>(&shared.state_dir.join("trash")) {
+        if ending.iter().any(|(old, _)| *old == id) {
+            continue;
+        }
         for (run, directory) in ids_in::<RunId>(&directory.join("host/runs")) {
-            if run_came_back(shared, &run, &directory).await? {
+            // One that never ended has nobody who could end it.
+            let over = RunRecord::read_copy(&directory).is_ok_and(|copy| copy.state.is_over());
+            if over && run_came_back(shared, &run, &directory).await? {
                 recovered.runs += 1;
             }
         }

@@ -89,7 +89,8 @@ impl Registry {
         registry.lock().tasks.spawn(async move {
             let mut turns = tokio::time::interval(SWEEP);
             while shutdown.run_until_cancelled(turns.tick()).await.is_some() {
-                let swept = trash::sweep(&shared, std::time::SystemTime::now()).await;
+                let sweep = trash::sweep(&shared, std::time::SystemTime::now());
+                let Some(swept) = shutdown.run_until_cancelled(sweep).await else { return };
                 if swept > 0 {
                     tracing::info!(swept, "destroyed workspaces were kept long enough");
                 }

@@ -46,8 +46,8 @@ pub fn put_away(state_dir: &Path, id: &WorkspaceId, purge: bool) -> Result<(), (
 /// directory goes before it: cut off anywhere, the next turn finds the rest.
 pub(super) async fn sweep(shared: &Shared, now: SystemTime) -> usize {
     let state_dir = shared.state_dir.clone();
-    let all = tokio::task::spawn_blocking(move || old(&state_dir, now)).await.unwrap_or_default();
-    let mut ended = 0;
+    let look = move || (go_on(&state_dir), old(&state_dir, now));
+    let (mut ended, all) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     for (id, directory) in all {
         if let Err(error) = forget_runs(shared, &id).await {
             tracing::warn!(workspace = %id, %error, "the runs of a destroyed workspace were not forgotten");
@@ -56,10 +56,14 @@ pub(super) async fn sweep(shared: &Shared, now: SystemTime) -> usize {
         let host = directory.join("host");
         let record = tokio::task::spawn_blocking(move || WorkspaceRecord::read_copy(&host).ok()).await.ok().flatten();
         let record = record.filter(|record| record.id == id);
+        let mut settled = true;
         for reference in record.map_or_else(Vec::new, |record| record.images()) {
-            super::up::forget_image(shared, &id, &reference).await;
+            settled &= super::up::forget_image(shared, &id, &reference).await;
         }
-        match tokio::task::spawn_blocking(move || remove(&directory)).await {
+        if !settled {
+            continue;
+        }
+        match tokio::task::spawn_blocking(move || end(&directory)).await {
             Ok(Ok(())) => ended += 1,
             Ok(Err((path, error))) => tracing::warn!(%error, path = %path.display(), "the trash was not emptied"),
             Err(error) => tracing::warn!(%error, "the trash was not emptied"),
@@ -68,8 +72,26 @@ pub(super) async fn sweep(shared: &Shared, now: SystemTime) -> usize {
     ended
 }
 
+/// How what is being removed is called: it is no workspace's any more, however young it looks.
+const ENDING: &str = "ending-";
+
+/// Removes an entry of the trash, under a name that tells the next turn to go on. Blocking.
+fn end(directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let ending = directory.with_file_name(format!("{ENDING}{name}"));
+    std::fs::rename(directory, &ending).map_err(|e| (directory.to_owned(), e))?;
+    remove(&ending)
+}
+
+/// Goes on with what was being removed when a daemon ended; how many. Blocking.
+fn go_on(state_dir: &Path) -> usize {
+    let entries = std::fs::read_dir(state_dir.join("trash")).into_iter().flatten().flatten();
+    let ending = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(ENDING));
+    ending.filter(|entry| remove(&entry.path()).is_ok()).count()
+}
+
 /// What has been there for longer than [`KEPT`]. Blocking.
-fn old(state_dir: &Path, now: SystemTime) -> Vec<(WorkspaceId, PathBuf)> {
+pub(super) fn old(state_dir: &Path, now: SystemTime) -> Vec<(WorkspaceId, PathBuf)> {
     let entries = std::fs::read_dir(state_dir.join("trash")).into_iter().flatten().flatten();
     // The directory's time is that of its last change: the rename's parent, its entries' end.
     let is_old = |entry: &std::fs::DirEntry| {
@@ -130,7 +152,13 @@ mod tests {
         assert!(!Places::of(state.path(), &id).own.exists());
         let later = SystemTime::now() + KEPT;
         assert_eq!(old(state.path(), later - Duration::from_secs(3600)), []);
-        assert_eq!(old(state.path(), later + Duration::from_secs(60)), [(id, kept)]);
+        assert_eq!(old(state.path(), later + Duration::from_secs(60)), [(id, kept.clone())]);
+        // One whose removal was cut off looks young, and goes all the same.
+        let ending = kept.with_file_name(format!("{ENDING}x"));
+        std::fs::rename(&kept, &ending).unwrap();
+        assert_eq!(old(state.path(), later + Duration::from_secs(60)), []);
+        assert_eq!(go_on(state.path()), 1);
+        assert!(!ending.exists());
     }
 
     #[test]

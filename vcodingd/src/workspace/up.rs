@@ -42,18 +42,20 @@ impl Actor {
         Ok(UpDone { told, created })
     }
 
-    /// The images that a rebuild replaced go.
+    /// The images that a rebuild replaced go; one that is in use, or that nobody can be asked about, stays recorded.
     pub(super) async fn forget_superseded(&mut self) {
-        let superseded = std::mem::take(&mut self.record.superseded);
-        if superseded.is_empty() {
+        let mut left = Vec::new();
+        for reference in self.record.superseded.clone() {
+            if !forget_image(&self.shared, &self.record.id, &reference).await {
+                left.push(reference);
+            }
+        }
+        if left == self.record.superseded {
             return;
         }
-        for reference in &superseded {
-            forget_image(&self.shared, &self.record.id, reference).await;
-        }
+        self.record.superseded = left;
         if let Err(error) = self.save().await {
-            // They are forgotten again, which is no harm.
-            self.record.superseded = superseded;
+            // The next daemon forgets them again, which is no harm.
             tracing::warn!(workspace = %self.record.id, %error, "that images were removed was not recorded");
         }
     }
@@ -116,16 +118,25 @@ impl Actor {
     }
 }
 
-/// An image that no workspace but `workspace` needs goes; its layers stay as long as others have them.
-pub(super) async fn forget_image(shared: &Shared, workspace: &WorkspaceId, reference: &str) {
-    let needed = match shared.workspaces.list() {
-        Ok(all) => {
-            let mut others = all.into_iter().flatten().filter(|other| other.id != *workspace);
-            others.any(|other| other.image.is_some_and(|image| image.reference == reference))
+/// An image that no workspace but `workspace` needs goes, by its reference or its id; its layers stay as long as others have them.
+/// False if it may have to go another time: it is in use, the engine does not answer, or another workspace is just being made.
+pub(super) async fn forget_image(shared: &Shared, workspace: &WorkspaceId, reference: &str) -> bool {
+    let Ok(all) = shared.workspaces.list() else { return false };
+    for other in all {
+        let Ok(other) = other else { return false };
+        if other.id == *workspace {
+            continue;
         }
-        Err(_) => true,
-    };
-    if !needed && let Err(error) = shared.provider.remove_image(reference).await {
+        if other.image.is_some_and(|image| image.reference == reference || image.id == reference) {
+            return true;
+        }
+        if other.intent.is_some_and(|intent| matches!(intent.operation, Operation::Up { .. })) {
+            return false;
+        }
+    }
+    let removed = shared.provider.remove_image(reference).await;
+    if let Err(error) = &removed {
         tracing::debug!(%reference, %error, "an image that nobody needs was not removed");
     }
+    removed.is_ok()
 }

@@ -2,7 +2,7 @@
 
 use protocol::workspace::Phase;
 
-use super::world::World;
+use super::world::{World, until};
 use crate::workspace::machine::Operation;
 
 /// Every point of an operation by its name.
@@ -75,7 +75,10 @@ async fn an_image_that_a_rebuild_replaced_goes_wherever_that_was_cut_off() {
             },
             |daemon, world| {
                 let before = replaced.lock().unwrap().clone();
-                daemon.settled().await;
+                let found = daemon.settled().await.unwrap().image.unwrap();
+                if found != before {
+                    until("its end", async || !daemon.has_image(&before).await).await;
+                }
                 // One that was cut off before it was recorded is begun again by whoever wants it.
                 daemon.rebuild(&world.project).await.unwrap();
                 let now = daemon.view().unwrap().image.unwrap();
