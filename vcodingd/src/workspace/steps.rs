@@ -21,6 +21,8 @@ use crate::{exec, ssh, transfer};
 
 /// A guest gets this long to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often a guest is tried to be made while others change what it is made from.
+const CREATES: usize = 3;
 /// The first command has to come back within this.
 const FIRST_COMMAND: Duration = Duration::from_secs(30);
 
@@ -87,7 +89,7 @@ impl Actor {
             }
             Step::Copy => return self.copy(told).await,
             Step::Files => self.files().await,
-            Step::Create => self.create().await,
+            Step::Create => self.create(say, told).await,
             Step::Start => self.start_guest().await,
             Step::Connect => return self.connect().await.map(Some),
             Step::EndRuns => {
@@ -234,16 +236,23 @@ impl Actor {
         Ok(())
     }
 
-    async fn create(&mut self) -> Result<(), Error> {
-        let spec = self.spec()?;
-        let created = self.shared.provider.create(&spec).await;
-        match created {
-            // Made from an older image, helper or limits: a stopped one holds nothing of its own.
-            Err(crate::provider::Error::Conflict { .. }) if !self.guest_runs().await? => {
-                self.shared.provider.remove(&spec.id).await.map_err(|e| failure::of_provider(&e))?;
-                self.shared.provider.create(&spec).await.map_err(|e| failure::of_provider(&e))
+    async fn create(&mut self, say: &Say, told: &mut Told) -> Result<(), Error> {
+        let mut tries = 0..CREATES;
+        loop {
+            let spec = self.spec()?;
+            match self.shared.provider.create(&spec).await {
+                // Made from an older image, helper or limits: a stopped one holds nothing of its own.
+                Err(crate::provider::Error::Conflict { .. })
+                    if tries.next().is_some() && !self.guest_runs().await? =>
+                {
+                    self.shared.provider.remove(&spec.id).await.map_err(|e| failure::of_provider(&e))?;
+                }
+                // Somebody removed it since it was looked for: another daemon has images of the same content.
+                Err(crate::provider::Error::NoSuchImage { .. }) if tries.next().is_some() => {
+                    self.image(false, false, say, told).await?;
+                }
+                other => return other.map_err(|e| failure::of_provider(&e)),
             }
-            other => other.map_err(|e| failure::of_provider(&e)),
         }
     }
 

@@ -359,3 +359,16 @@ async fn an_up_says_that_the_project_has_gone_on() {
     assert!(moved(&daemon.up(&world.project).await.unwrap().notes));
     daemon.end().await;
 }
+
+/// A daemon of another state directory removes what it does not need any more; the two share an engine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_was_removed_just_before_the_guest_is_made_is_made_again() {
+    let world = World::new();
+    let daemon = world.open().await;
+    let gone = || ProviderError::NoSuchImage { reference: "sha256:0".into() };
+    for _ in 0..2 {
+        world.guests.fail_next(Op::Create, gone());
+    }
+    assert_eq!(daemon.up(&world.project).await.unwrap().workspace.phase, Phase::Ready);
+    daemon.end().await;
+}
