@@ -67,12 +67,10 @@ impl History {
             let bytes = commit::write(new, Some(parent.id), meta, counts);
             id = writer.add(&mut Deflater::new(), Kind::Commit, &bytes)?;
         }
-        let finished = writer.finish()?;
+        // A checkpoint is worth little beside a work tree that a loss of power empties: who comes back sees every file changed.
+        let durable = created || scanned.read > 0;
+        let finished = if durable { writer.finish_with(&root)? } else { writer.finish()? };
         self.store.keep(finished)?;
-        if created || scanned.read > 0 {
-            // A checkpoint is worth little beside a work tree that a loss of power empties: who comes back sees every file changed.
-            root.sync_filesystem()?;
-        }
         if created {
             self.store.set_reference(HEAD, id)?;
         }

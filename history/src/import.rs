@@ -90,7 +90,7 @@ impl History {
         let counts = count(&compare(read, None, Some(assembled.root))?);
         let commit = commit::write(assembled.root, None, meta, counts);
         let id = writer.add(&mut crate::pack::Deflater::new(), Kind::Commit, &commit)?;
-        let finished = writer.finish()?;
+        let finished = writer.finish_with(&target)?;
         self.store.keep(finished)?;
 
         let Notes { list, total } = merged(walked.left_out.clone(), walked.failures.clone());
@@ -103,7 +103,6 @@ impl History {
         let mut cache = remember(walked, assembled.trees);
         cache.mark_racy(now_ms());
         self.remember(cache, report.files)?;
-        target.sync_filesystem()?;
         self.store.set_reference(HEAD, id)?;
         self.store.set_reference(BASE, id)?;
 

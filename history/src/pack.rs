@@ -11,11 +11,12 @@ mod merge;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+use fs::Root;
 use sha1_checked::Digest;
 
 use crate::object::{self, Kind};
@@ -129,10 +130,28 @@ impl<'known> Writer<'known> {
 
     /// Makes the pack durable and visible. Nothing added, nothing written.
     pub(crate) fn finish(self) -> Result<Finished> {
+        self.finish_and(File::sync_all, || Ok(()))
+    }
+
+    /// The same, with everything in the work tree `tree` made durable as well: one call for all of it where both lie on one
+    /// filesystem.
+    pub(crate) fn finish_with(self, tree: &Root) -> Result<Finished> {
+        let device = |error| Error::io("look at", &self.directory)(error);
+        let together = std::fs::metadata(&self.directory).map_err(device)?.dev() == tree.stat(Path::new(""))?.dev;
+        let whole = || tree.sync_filesystem().map_err(Error::from);
+        if together { self.finish_and(|_| Ok(()), whole) } else { self.finish_and(File::sync_all, whole) }
+    }
+
+    /// `each` is done to every file that is whole, `whole` once they all are, before they get their names.
+    fn finish_and(
+        self,
+        each: impl Fn(&File) -> std::io::Result<()>,
+        whole: impl FnOnce() -> Result<()>,
+    ) -> Result<Finished> {
         let pack = lock(&self.pack).take();
         match pack {
-            Some(pack) => pack.finish(&self.directory),
-            None => Ok(Finished::default()),
+            Some(pack) => pack.finish(&self.directory, each, whole),
+            None => whole().map(|()| Finished::default()),
         }
     }
 }
@@ -162,7 +181,12 @@ impl Growing {
         Ok(Self { temporary, file, offset: HEADER, entries: Vec::new() })
     }
 
-    fn finish(self, directory: &Path) -> Result<Finished> {
+    fn finish(
+        self,
+        directory: &Path,
+        each: impl Fn(&File) -> std::io::Result<()>,
+        whole: impl FnOnce() -> Result<()>,
+    ) -> Result<Finished> {
         let Self { temporary, file, mut entries, .. } = self;
         let placed = (|| {
             let mut file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
@@ -171,13 +195,14 @@ impl Growing {
             let sum = checksum(&mut file)?;
             file.write_all(&sum)?;
             file.set_permissions(std::fs::Permissions::from_mode(0o444))?;
-            file.sync_all()?;
+            each(&file)?;
             Ok(sum)
         })();
         let sum = placed.map_err(Error::io("write", &temporary))?;
         let index = index::write(&mut entries, &sum);
         let index_temporary = directory.join(self::temporary("idx"));
-        write_synced(&index_temporary, &index)?;
+        write_new(&index_temporary, &index, each)?;
+        whole()?;
         let name = format!("pack-{}", Id::new(sum));
         for (from, extension) in [(&temporary, "pack"), (&index_temporary, "idx")] {
             let to = directory.join(format!("{name}.{extension}"));
@@ -213,11 +238,11 @@ fn temporary(kind: &str) -> String {
     format!("{}{}-{}.{kind}", fs::TEMPORARY_PREFIX, std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+fn write_new(path: &Path, bytes: &[u8], each: impl Fn(&File) -> std::io::Result<()>) -> Result<()> {
     let mut file = File::options().write(true).create_new(true).open(path).map_err(Error::io("create", path))?;
     file.write_all(bytes)
         .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(0o444)))
-        .and_then(|()| file.sync_all())
+        .and_then(|()| each(&file))
         .map_err(Error::io("write", path))
 }
 
