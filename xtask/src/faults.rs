@@ -104,7 +104,7 @@ impl<'a> Case<'a> {
     }
 
     fn project(&self) -> PathBuf {
-        self.dir.join("shop")
+        self.dir.join("faults")
     }
 
     fn state(&self) -> PathBuf {
@@ -244,11 +244,11 @@ impl<'a> Case<'a> {
                 return Ok(if rolled == 0 { "undone" } else { "finished" }.into());
             }
             "apply" => {
-                let there = !self.git(&self.project(), &["branch", "--list", "vcoding/shop"])?.is_empty();
+                let there = !self.git(&self.project(), &["branch", "--list", "vcoding/faults"])?.is_empty();
                 self.ok(act)?;
-                let count = self.git(&self.project(), &["rev-list", "--count", "main..vcoding/shop"])?;
+                let count = self.git(&self.project(), &["rev-list", "--count", "main..vcoding/faults"])?;
                 ensure!(count.trim() == "1", "{count} commits came home");
-                let home = self.git(&self.project(), &["show", "vcoding/shop:kept.txt"])?;
+                let home = self.git(&self.project(), &["show", "vcoding/faults:kept.txt"])?;
                 ensure!(home.trim() == self.nonce, "home came {home:?}");
                 self.kept()?;
                 return Ok(if there { "finished" } else { "undone" }.into());
@@ -351,10 +351,12 @@ impl<'a> Case<'a> {
             "images",
             "--format",
             "{{.Repository}}:{{.Tag}}",
-            "vcoding/shop",
+            "vcoding/faults",
         ]))?;
         let half: Vec<&str> = images.lines().filter(|image| image.contains(":building-")).collect();
         ensure!(half.is_empty(), "half-made images: {half:?}");
+        let most = usize::from(command != "purge");
+        ensure!(images.lines().count() <= most, "images that nobody needs: {images}");
         let own: Vec<_> =
             std::fs::read_dir(self.state().join("workspaces"))?.flatten().map(|entry| entry.path()).collect();
         ensure!(own.len() == expected, "{} workspace directories", own.len());

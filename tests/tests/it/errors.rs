@@ -97,6 +97,7 @@ fn a_guest_or_an_image_that_is_gone_is_said_and_mended_by_up() {
     docker(&["kill", &world.container("shop")]);
     let listed = world.json(&project, &["ls"])["workspaces"][0].clone();
     assert_eq!((listed["phase"].as_str(), listed["problem"].as_str()), (Some("broken"), Some("its guest has ended")));
+    assert_eq!(world.json(&project, &["show"])["wall"], serde_json::Value::Null);
     let doctor = world.ctl(&project, &["doctor"]).out;
     assert!(doctor.contains("✗ shop: its guest has ended") && doctor.contains("→ vcodingctl -w shop up"), "{doctor}");
     world.ok(&project, &["up"]);

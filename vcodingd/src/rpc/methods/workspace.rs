@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jsonrpsee::RpcModule;
 use protocol::methods::{ConsentSet, ConsentShow, Destroy, List, Show, Start, Stop, Up};
-use protocol::workspace::{ShowResult, WorkspaceList};
+use protocol::workspace::{Phase, ShowResult, WorkspaceList};
 use tokio::sync::mpsc;
 
 use super::{Context, register};
@@ -43,7 +43,10 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
 }
 
 fn shown(handle: &Handle) -> ShowResult {
-    ShowResult { workspace: handle.view(), wall: handle.snapshot().wall.clone() }
+    let workspace = handle.view();
+    // What ended is isolated by nothing.
+    let wall = handle.snapshot().wall.clone().filter(|_| workspace.phase != Phase::Broken);
+    ShowResult { workspace, wall }
 }
 
 /// Does `work` while its progress goes to the caller, all of it before the answer.
