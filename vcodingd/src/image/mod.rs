@@ -182,6 +182,12 @@ pub fn reference(request: &ImageRequest, prepared: &Prepared) -> String {
     format!("vcoding/{}:{}", repository(&request.name), prepared.hash)
 }
 
+/// Whether workspaces of this name may have an image of that reference.
+pub fn is_of(reference: &str, name: &WorkspaceName) -> bool {
+    let rest = reference.strip_prefix("vcoding/").and_then(|rest| rest.strip_prefix(&repository(name)));
+    rest.is_some_and(|rest| rest.starts_with(':'))
+}
+
 /// The name of a workspace's image between the user's Dockerfile and ours; one build at a time has it.
 pub fn half_made(name: &WorkspaceName, workspace: &WorkspaceId) -> String {
     format!("vcoding/{}:building-{workspace}", repository(name))

@@ -331,3 +331,12 @@ async fn images_that_would_not_be_sealed_are_refused() {
         assert!(matches!(left, Err(provider::Error::NoSuchImage { .. })), "{line}: it is left behind");
     }
 }
+
+#[test]
+fn an_image_is_of_the_workspaces_whose_name_it_has() {
+    let name = |text: &str| text.parse::<protocol::WorkspaceName>().unwrap();
+    assert!(is_of("vcoding/shop-2:0123", &name("shop.2")));
+    for other in ["vcoding/shop:0123", "vcoding/shop-20:0123", "sha256:0123", "shop-2:0123"] {
+        assert!(!is_of(other, &name("shop.2")), "{other}");
+    }
+}

@@ -8,6 +8,7 @@ use super::machine::Operation;
 use super::record::Rest;
 use super::steps::Told;
 use super::{Say, Shared};
+use crate::image;
 
 impl Actor {
     pub(super) async fn up(&mut self, how: Rebuild, say: &Say) -> Result<UpDone, Error> {
@@ -130,7 +131,8 @@ pub(super) async fn forget_image(shared: &Shared, workspace: &WorkspaceId, refer
         if other.image.is_some_and(|image| image.reference == reference || image.id == reference) {
             return true;
         }
-        if other.intent.is_some_and(|intent| matches!(intent.operation, Operation::Up { .. })) {
+        let is_made = other.intent.is_some_and(|intent| matches!(intent.operation, Operation::Up { .. }));
+        if is_made && image::is_of(reference, &other.name) {
             return false;
         }
     }
