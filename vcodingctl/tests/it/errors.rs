@@ -40,12 +40,22 @@ fn a_refusal_to_destroy_lists_the_work_and_what_can_be_done() {
 
 #[test]
 fn each_kind_ends_with_its_own_status() {
-    for kind in Kind::ALL {
+    // A method that this client calls and its daemon does not know is a daemon of another version.
+    for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::UnknownMethod) {
         let fake = refusing("workspace.start", Error::new(*kind, "it did not work").hint("try this"));
         let output = vcodingctl::piped(&fake, &["-w", "x", "start"]);
         assert_eq!(output.status.code(), Some(i32::from(kind.exit())), "{kind}");
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: it did not work\nhint: try this\n", "{kind}");
     }
+}
+
+#[test]
+fn a_daemon_that_does_not_know_a_method_is_of_another_version() {
+    let fake = refusing("workspace.start", Error::new(Kind::UnknownMethod, "no such method"));
+    let output = vcodingctl::piped(&fake, &["-w", "x", "start"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.contains("does not know workspace.start") && said.contains("hint: vcodingctl daemon stop"), "{said}");
 }
 
 #[test]
