@@ -13,9 +13,6 @@ use protocol::{Error, Kind, MAX_LINE, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What `sockaddr_un` holds, without its NUL.
-const SOCKET_PATH: usize = 107;
-
 /// A connection. Calls on it are answered in any order; this client makes one at a time,
 /// except that [`Client::send`] and [`Client::receive`] leave the order to the caller.
 #[derive(Debug)]
@@ -52,11 +49,10 @@ impl Client {
             .hint(format!("ls -ld {}", directory.display())));
         }
         let stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
-            std::io::ErrorKind::InvalidInput => Error::new(
-                Kind::Usage,
-                format!("{} is too long for a socket: {SOCKET_PATH} bytes at most", socket.display()),
-            )
-            .hint("a shorter --socket or VCODING_SOCKET"),
+            std::io::ErrorKind::InvalidInput => {
+                Error::new(Kind::Usage, format!("{} is too long for a socket", socket.display()))
+                    .hint("a shorter --socket or VCODING_SOCKET")
+            }
             _ => unreachable(format!("no daemon answers at {}: {e}", socket.display())),
         })?;
         let peer = getsockopt(&stream, sockopt::PeerCredentials)
@@ -215,22 +211,22 @@ pub(crate) fn answer<M: Method>(id: u64, message: Incoming) -> Option<Result<M::
         return None;
     }
     Some(match (message.error, message.result) {
-        (Some(error), _) => Err(of_another_version(M::NAME, error.into())),
-        (None, Some(raw)) => serde_json::from_str(raw.get()).map_err(|e| {
-            Error::new(Kind::VersionMismatch, format!("the daemon's answer to {} is not understood: {e}", M::NAME))
-                .hint("vcodingctl daemon stop; the next command starts the one that is installed")
+        (Some(error), _) => Err(match Error::from(error) {
+            error if error.kind() == Kind::UnknownMethod => {
+                another_version(format!("the daemon that runs does not know {}: it is of another version", M::NAME))
+            }
+            error => error,
         }),
+        (None, Some(raw)) => serde_json::from_str(raw.get())
+            .map_err(|e| another_version(format!("the daemon's answer to {} is not understood: {e}", M::NAME))),
         (None, None) => serde_json::from_str("null")
             .map_err(|_| Error::new(Kind::InvalidMessage, format!("the daemon's answer to {} is empty", M::NAME))),
     })
 }
 
-/// A daemon that does not know a method is older than this client; it goes on as it is until somebody ends it.
-fn of_another_version(method: &str, error: Error) -> Error {
-    if error.data.kind != Kind::UnknownMethod {
-        return error;
-    }
-    Error::new(Kind::VersionMismatch, format!("the daemon that runs does not know {method}: it is of another version"))
+/// A daemon goes on as it is, whatever is installed meanwhile, until somebody ends it.
+fn another_version(what: String) -> Error {
+    Error::new(Kind::VersionMismatch, what)
         .hint("vcodingctl daemon stop; the next command starts the one that is installed")
 }
 

@@ -35,7 +35,7 @@ kinds! {
     Internal = 1,
     /// A line on the socket is not a JSON-RPC message, or too long.
     InvalidMessage = 2,
-    /// A method does not exist.
+    /// A method does not exist; `vcodingctl` says `version-mismatch` of a daemon that answers so.
     UnknownMethod = 2,
     /// Parameters do not fit the method.
     InvalidParameters = 2,

@@ -1,7 +1,5 @@
 //! What one leans on when something is wrong: the doctor, the audit, state that was lost; and what is taken out by its name.
 
-use std::time::{Duration, Instant};
-
 use crate::world::{SHOP, World, wait_until};
 
 const DOCKERFILE: &str = "FROM debian:bookworm-slim\n";
@@ -154,20 +152,10 @@ fn a_build_leaves_no_connection_to_the_engine_open() {
         held.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")))
             .count()
     };
-    // Connections into the guest are made ready beside everything else.
-    let (mut before, mut since) = (sockets(), Instant::now());
-    wait_until(
-        || {
-            let now = sockets();
-            if now != before {
-                (before, since) = (now, Instant::now());
-            }
-            since.elapsed() > Duration::from_secs(2)
-        },
-        "a daemon at rest",
-    );
-    for _ in 0..3 {
+    let before = sockets();
+    for _ in 0..4 {
         world.ok(&project, &["up", "--rebuild"]);
     }
-    wait_until(|| sockets() <= before, "the end of the builds' connections");
+    // Two more connections into the guest may have been made ready meanwhile.
+    wait_until(|| sockets() <= before + 2, "the end of the builds' connections");
 }

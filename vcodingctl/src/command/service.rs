@@ -132,11 +132,8 @@ fn does_not_answer(error: Error) -> Error {
     if error.kind() != Kind::DaemonUnreachable {
         return error;
     }
-    let mut command = Command::new("systemctl");
-    command.args(["--user", "show", SERVICE, "--property=Result,ExecMainStatus"]).stdin(Stdio::null());
-    let said = command.output().map(|output| String::from_utf8_lossy(&output.stdout).trim().replace('\n', ", "));
-    let said = said.unwrap_or_default();
-    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+    let said = manager(&["show", SERVICE, "--property=Result,ExecMainStatus"]).unwrap_or_default();
+    let said = if said.is_empty() { said } else { format!(" ({})", said.replace('\n', ", ")) };
     Error::new(
         Kind::DaemonUnreachable,
         format!("the service was installed, and its daemon does not answer: {error}{said}"),
@@ -144,8 +141,8 @@ fn does_not_answer(error: Error) -> Error {
     .hint("journalctl --user -u vcodingd; without a service: vcodingctl daemon uninstall")
 }
 
-/// Asks the user's service manager.
-fn manager(args: &[&str]) -> Result<(), Error> {
+/// What the user's service manager answers.
+fn manager(args: &[&str]) -> Result<String, Error> {
     let none = |why: &str| {
         Error::new(Kind::Usage, format!("there is no service manager of yours here: {why}"))
             .hint("nothing has to be installed: any command starts the daemon by itself")
@@ -154,7 +151,7 @@ fn manager(args: &[&str]) -> Result<(), Error> {
     command.arg("--user").args(args).stdin(Stdio::null());
     match command.output() {
         Err(error) => Err(none(&format!("systemctl: {error}"))),
-        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             if args == ["show-environment"] {

@@ -36,7 +36,7 @@ pub fn of_provider(error: &provider::Error) -> Error {
 }
 
 /// Whether the disk was full, however deep that lies.
-pub fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<std::io::Error>())
         .any(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))

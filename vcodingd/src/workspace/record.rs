@@ -43,7 +43,7 @@ pub struct WorkspaceRecord {
     pub problem: Option<String>,
     #[serde(default)]
     pub image: Option<ImageRecord>,
-    /// References of the images that it had before and that were not removed yet.
+    /// References or ids of images that go unless they become its own: those that it had before, and one that is being made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<String>,
     /// The hash of the helper that the guest was made with.
