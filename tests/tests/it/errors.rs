@@ -78,6 +78,23 @@ fn whoever_may_not_use_the_engine_is_told_how_to() {
 }
 
 #[test]
+fn a_repository_of_another_user_is_refused_before_any_work_is_done_there() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let Some(world) = World::with_engine("a repository of another user") else { return };
+    let project = world.repository("shop", &SHOP);
+    crate::world::output(std::process::Command::new("chown").args(["-R", "54321:54321"]).arg(&project));
+    let ran = world.ctl(&project, &["up"]);
+    assert_eq!(ran.status, 2, "{}", ran.err);
+    assert!(!ran.err.contains("image") && ran.err.contains("of another user"), "{}", ran.err);
+    let hint = format!("git config --global --add safe.directory {}", project.display());
+    assert!(ran.err.contains(&hint), "{}", ran.err);
+    std::fs::write(world.path("home/.gitconfig"), format!("[safe]\n\tdirectory = {}\n", project.display())).unwrap();
+    world.ok(&project, &["up"]);
+}
+
+#[test]
 fn a_project_inside_a_repository_is_refused_before_any_work_is_done_there() {
     let world = World::new();
     let outer = world.repository("mono", &[("services/api/Dockerfile", "FROM debian:bookworm-slim\n")]);

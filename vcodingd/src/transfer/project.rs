@@ -15,6 +15,8 @@ pub enum Unsuitable {
         .path.display(), .repository.display()
     )]
     Inside { path: PathBuf, repository: PathBuf },
+    #[error("{} is a git repository of another user", .path.display())]
+    NotOwned { path: PathBuf },
 }
 
 /// The project's real path. `own` are our state and configuration directories.
@@ -42,13 +44,18 @@ pub fn suitable(path: &Path, home: Option<&Path>, own: &[&Path]) -> Result<PathB
     Ok(real)
 }
 
-/// Whether a project that is no repository itself could become one.
+/// Whether a project is a repository that git would work in, or could become one.
 ///
 /// # Errors
-/// [`Unsuitable::Inside`]: a repository in another's work tree would be in that one's way.
+/// [`Unsuitable::Inside`]: a repository in another's work tree would be in that one's way. [`Unsuitable::NotOwned`], as git says it.
 pub fn may_be_repository(project: &Path) -> Result<(), Unsuitable> {
     if is_repository(project) {
-        return Ok(());
+        let opened = git2::Repository::open(project);
+        // Whatever else is wrong with it is said where it is read.
+        return match opened.err().map(|error| error.code()) {
+            Some(git2::ErrorCode::Owner) => Err(Unsuitable::NotOwned { path: project.to_owned() }),
+            _ => Ok(()),
+        };
     }
     match project.ancestors().find(|dir| is_repository(dir)) {
         Some(repository) => Err(Unsuitable::Inside { path: project.to_owned(), repository: repository.to_owned() }),

@@ -103,7 +103,7 @@ fn of_history(error: &history::Error) -> Error {
         E::Damaged { .. } | E::BadTree { .. } | E::Collision => (Kind::Internal, "vcodingctl show"),
         E::Inexact { .. } => (Kind::Internal, "vcodingctl diff shows what differs; then the same rollback again"),
         E::NotARepository { .. } => (Kind::InvalidConfiguration, "git init, then vcodingctl apply"),
-        E::NotOwned { .. } => (Kind::InvalidConfiguration, "run vcodingd as the repository's owner"),
+        E::NotOwned { path } => return Error::new(Kind::InvalidConfiguration, chain(error)).hint(trust(path)),
         E::Unsupported { .. } => {
             (Kind::InvalidConfiguration, "vcodingctl diff > work.patch, then git apply work.patch")
         }
@@ -122,6 +122,11 @@ fn of_history(error: &history::Error) -> Error {
         E::Io { .. } | E::Files(_) | E::Git { .. } => (Kind::Internal, "df -h; vcodingctl daemon status"),
     };
     Error::new(kind, chain(error)).hint(hint)
+}
+
+/// The way to work in a repository of another user: git's own.
+pub fn trust(project: &std::path::Path) -> String {
+    format!("if you trust it: git config --global --add safe.directory {}", project.display())
 }
 
 pub fn of_collect(error: &transfer::CollectError) -> Error {

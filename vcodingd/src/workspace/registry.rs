@@ -405,6 +405,9 @@ fn unsuitable(why: &Unsuitable) -> Error {
             "vcodingctl --project {} up (its vcoding.toml may name this directory's Dockerfile), or git init here first",
             repository.display()
         )),
+        Unsuitable::NotOwned { path } => {
+            Error::new(Kind::UnsuitableProject, why.to_string()).hint(failure::trust(path))
+        }
     }
 }
 
