@@ -8,12 +8,16 @@
 //! What cannot be read is set aside ([`Store::open_or_set_aside`]): everything in it of
 //! workspaces that are there lies beside them, too, and comes back from there.
 
+mod writer;
+
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::error::chain;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use writer::Writer;
 
 /// The layout of the whole store; a newer one is refused.
 const SCHEMA: u8 = 1;
@@ -88,6 +92,7 @@ pub fn read_record<R: Record>(json: serde_json::Value, from: u8) -> serde_json::
 #[derive(Debug, Clone)]
 pub struct Store {
     db: sled::Db,
+    writer: Arc<Writer>,
     path: PathBuf,
 }
 
@@ -117,7 +122,8 @@ impl Store {
                 return Err(Error::NewerSchema { path: path.to_owned(), found });
             }
         }
-        Ok(Self { db, path: path.to_owned() })
+        let writer = Writer::start(db.clone()).map_err(|e| database(sled::Error::Io(e)))?;
+        Ok(Self { db, writer: Arc::new(writer), path: path.to_owned() })
     }
 
     /// Opens the store in `path`; one that cannot be read is set aside, and an empty one made.
@@ -187,7 +193,7 @@ impl Store {
     /// [`Error::Database`].
     pub fn table<R: Record>(&self) -> Result<Table<R>, Error> {
         let tree = self.db.open_tree(R::TABLE).map_err(|source| self.database(source))?;
-        Ok(Table { tree, path: self.path.clone(), record: PhantomData })
+        Ok(Table { tree, writer: self.writer.clone(), path: self.path.clone(), record: PhantomData })
     }
 
     /// Everything on disk; the last act of a daemon.
@@ -195,7 +201,7 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn flush(&self) -> Result<(), Error> {
-        self.db.flush_async().await.map(|_| ()).map_err(|source| self.database(source))
+        self.writer.flush().await.map_err(|source| self.database(source))
     }
 
     fn database(&self, source: sled::Error) -> Error {
@@ -207,13 +213,14 @@ impl Store {
 #[derive(Debug)]
 pub struct Table<R> {
     tree: sled::Tree,
+    writer: Arc<Writer>,
     path: PathBuf,
     record: PhantomData<fn() -> R>,
 }
 
 impl<R> Clone for Table<R> {
     fn clone(&self) -> Self {
-        Self { tree: self.tree.clone(), path: self.path.clone(), record: PhantomData }
+        Self { tree: self.tree.clone(), writer: self.writer.clone(), path: self.path.clone(), record: PhantomData }
     }
 }
 
@@ -229,8 +236,7 @@ impl<R: Record> Table<R> {
             key: record.key(),
             why: e.to_string(),
         })?;
-        self.tree.insert(record.key(), bytes).map_err(|e| self.database(e))?;
-        self.flush().await
+        self.writer.put(&self.tree, record.key(), bytes).await.map_err(|e| self.database(e))
     }
 
     /// Removes a record; when this returns it is gone for good. A missing one is fine.
@@ -238,8 +244,7 @@ impl<R: Record> Table<R> {
     /// # Errors
     /// [`Error::Database`].
     pub async fn remove(&self, key: &str) -> Result<(), Error> {
-        self.tree.remove(key).map_err(|e| self.database(e))?;
-        self.flush().await
+        self.writer.remove(&self.tree, key).await.map_err(|e| self.database(e))
     }
 
     /// # Errors
@@ -271,10 +276,6 @@ impl<R: Record> Table<R> {
     /// [`Error::Database`].
     pub fn contains(&self, key: &str) -> Result<bool, Error> {
         self.tree.contains_key(key).map_err(|e| self.database(e))
-    }
-
-    async fn flush(&self) -> Result<(), Error> {
-        self.tree.flush_async().await.map(|_| ()).map_err(|e| self.database(e))
     }
 
     fn database(&self, source: sled::Error) -> Error {
@@ -339,6 +340,25 @@ mod tests {
         assert_eq!(pets.get("cat").unwrap(), None);
         assert_eq!(pets.get("dog").unwrap(), Some(Pet { name: "dog".into() }));
         assert_eq!(pets.list().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn many_writers_at_once_all_come_to_their_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        let pets = store.table::<Pet>().unwrap();
+        let mut writers = tokio::task::JoinSet::new();
+        for number in 0..500 {
+            let pets = pets.clone();
+            writers.spawn(async move { pets.put(&Pet { name: format!("pet {number}") }).await });
+        }
+        let all = async {
+            while let Some(done) = writers.join_next().await {
+                done.unwrap().unwrap();
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("a write never ended");
+        assert_eq!(pets.list().unwrap().len(), 500);
     }
 
     #[tokio::test]
