@@ -53,6 +53,17 @@ pub struct WorkspaceView {
     /// Why it is `broken`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What the operation under way is at; none while nothing is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+/// What a workspace waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Waiting {
+    /// A step of an operation as `progress` calls it (`image`, `walls`, `ssh`, …), or `its turn` after the daemon's start.
+    pub what: String,
+    pub since: Timestamp,
 }
 
 /// What isolates a guest, as the kernel and the engine report it, not as it was configured.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use protocol::daemon::NoParams;
 use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
-use protocol::workspace::{DestroyParams, LeftOut, Phase, UpParams, UpResult, Wall, WorkspaceParams, WorkspaceView};
+use protocol::workspace::{
+    DestroyParams, LeftOut, Phase, UpParams, UpResult, Waiting, Wall, WorkspaceParams, WorkspaceView,
+};
 use protocol::{Error, Kind, Timestamp};
 
 use super::{Outcome, Session, consent};
@@ -123,6 +125,7 @@ pub fn ls(session: &Session, printer: &Printer) -> Outcome {
     for broken in list.workspaces.iter().filter(|w| w.phase == Phase::Broken) {
         problem(broken, printer);
     }
+    waiting(&list.workspaces, now, printer);
     if rows.is_empty() {
         printer.next("vcodingctl up, in a project with a Dockerfile");
     }
@@ -138,6 +141,23 @@ fn phase(phase: Phase) -> Cell {
             Cell::styled(word(phase), Style::Yellow)
         }
     }
+}
+
+/// What each is at that is on its way, and since when.
+fn waiting(all: &[WorkspaceView], now: Timestamp, printer: &Printer) {
+    const MOST: usize = 10;
+    let mut waits = all.iter().filter_map(|view| Some((view, view.waiting.as_ref()?)));
+    for (view, waiting) in waits.by_ref().take(MOST) {
+        printer.aside(&format!("{}: {}", view.name, waits_for(waiting, now)));
+    }
+    match waits.count() {
+        0 => {}
+        more => printer.aside(&format!("and {more} more are on their way")),
+    }
+}
+
+fn waits_for(waiting: &Waiting, now: Timestamp) -> String {
+    format!("waits for {} (since {})", one_line(&waiting.what), ago(waiting.since, now))
 }
 
 fn problem(view: &WorkspaceView, printer: &Printer) {

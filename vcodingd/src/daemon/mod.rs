@@ -24,7 +24,7 @@ use crate::provider::docker::Docker;
 use crate::rpc::{self, listener};
 use crate::secrets::Secrets;
 use crate::store::{SetAside, Store};
-use crate::workspace::{KnownRuns, Points, Recovered, Registry, Shared, open_store};
+use crate::workspace::{KnownRuns, Points, Recovered, Registry, Shared, Turns, open_store};
 
 /// After the last call has been abandoned, the rooms have this long to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -224,6 +224,8 @@ fn shared(places: &Places, store: &Store) -> Result<Shared, Error> {
         config_dir: places.config.clone(),
         points: Points::from_env(),
         known_runs: KnownRuns::default(),
+        turns: Turns::default(),
+        warming: crate::ssh::Warming::default(),
         agents: open_store(&state_dir)?,
         model_client: Client::new(),
         state_dir,

@@ -33,5 +33,5 @@ pub use error::{Error, Result};
 pub use forward::{Forward, Forwarded};
 pub use guest_files::{GuestFiles, ModelPorts, write_guest_files};
 pub use keys::Keys;
-pub use pool::{Pool, Stalled, Target};
+pub use pool::{Pool, Stalled, Target, Warming};
 pub use session::{Company, Message, Pty, Reader, Session, Writer};

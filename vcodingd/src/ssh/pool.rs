@@ -37,6 +37,9 @@ const MOST: usize = 24;
 const SHARED: usize = 64;
 /// Connections being made at once.
 const MAKING: usize = 4;
+/// Connections made at once that nobody waits for, of all guests together, and how long one of them is waited for.
+const WARMING: usize = 2;
+const WARMING_TURN: Duration = Duration::from_secs(2);
 /// How often a command asks for another connection when one fails as it is taken.
 const ATTEMPTS: usize = 4;
 /// How long the guest's init may take to have its socket ready.
@@ -48,6 +51,24 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How long connections may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 
+/// Connections that nobody waits for, of all guests: with many guests at once a command that somebody waits for would come after
+/// all of them.
+#[derive(Debug, Clone)]
+pub struct Warming(Arc<Semaphore>);
+
+impl Default for Warming {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WARMING)))
+    }
+}
+
+impl Warming {
+    /// A place; or none, once others have held them for too long: one may belong to a guest that does not answer.
+    async fn place(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        tokio::time::timeout(WARMING_TURN, self.0.acquire()).await.ok()?.ok()
+    }
+}
+
 /// Which guest, and how to get in.
 #[derive(Debug)]
 pub struct Target {
@@ -58,6 +79,7 @@ pub struct Target {
     /// Whose socket it must be. Another init is another guest: a new pool.
     pub init: InitProcess,
     pub keys: Arc<Keys>,
+    pub warming: Warming,
 }
 
 /// The connections into one guest, for as long as its init lives. A handle; the last one that is
@@ -373,6 +395,10 @@ impl Shared {
         let mut pause = RETRY.0;
         loop {
             let done = if self.is_short() {
+                let _place = tokio::select! {
+                    () = self.closing.cancelled() => return,
+                    place = self.target.warming.place() => place,
+                };
                 self.make(None, Duration::ZERO).await.map(|made| self.lanes().push(Lane::new(Arc::new(made), 0)))
             } else if let Some(connection) = self.unarmed() {
                 tokio::select! {

@@ -52,7 +52,7 @@ impl RealGuest {
         world.docker.create(spec).await.unwrap();
         let walls = world.docker.start(spec).await.unwrap();
         let (id, user, run_dir) = (spec.id.clone(), spec.user, own.join("run"));
-        let target = Target { id, run_dir, user, init: walls.init, keys };
+        let target = Target { id, run_dir, user, init: walls.init, keys, warming: super::Warming::default() };
         let docker = Arc::new(Docker::from_environment(&world.spec.state_dir).unwrap());
         let pool = Pool::open(docker, target).await.unwrap();
         Some(Self { pool, _world: world })

@@ -96,6 +96,7 @@ impl TestGuest {
             user: User { uid: 1, gid: 1 },
             init: myself(),
             keys: self.keys.clone(),
+            warming: super::Warming::default(),
         }
     }
 

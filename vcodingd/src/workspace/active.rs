@@ -472,18 +472,8 @@ impl Actor {
 
     /// After the daemon's start: the runs that an earlier one left live. Their tokens hold again
     /// before the guest's requests are taken.
-    pub(super) async fn find_runs(&mut self) {
-        let records = match self.shared.runs.list() {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::error!(%error, "the runs cannot be read");
-                return;
-            }
-        };
-        for record in records.into_iter().flatten() {
-            if record.workspace != self.record.id || record.state.is_over() {
-                continue;
-            }
+    pub(super) fn find_runs(&mut self, records: Vec<RunRecord>) {
+        for record in records {
             if let Some(admission) = &record.admission {
                 match super::agent::endpoint_of_agent(&self.shared, record.agent.as_deref().unwrap_or_default()) {
                     Ok(endpoint) => self.runs.gate.restore(

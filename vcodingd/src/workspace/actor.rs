@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use protocol::checkpoint::{CheckpointView, DiffResult, RollbackResult};
 use protocol::transfer::ApplyResult;
-use protocol::workspace::{Phase, Wall, WorkspaceView};
-use protocol::{Bytes, Error, Kind};
+use protocol::workspace::{Phase, Waiting, Wall, WorkspaceView};
+use protocol::{Bytes, Error, Kind, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,10 @@ use super::machine::{self, Intent, Operation, Step};
 use super::points::{INTENT, OUTCOME, Side};
 use super::record::{Places, Rest, WorkspaceRecord};
 use super::steps::Told;
+use super::turns::Wanted;
 use super::{Say, Shared, Snapshot, failure};
 use crate::provider::Walls;
+use crate::runs::RunRecord;
 use crate::ssh::{Keys, Pool};
 use crate::timeline::{Activity, Cause, Ends, Paths, Timeline};
 
@@ -44,6 +46,9 @@ pub(super) struct Actor {
     pub(super) watching: JoinSet<Over>,
     pub(super) ends: Ends,
     pub(super) doings: Doings,
+    wanted: Wanted,
+    /// What the operation under way is at, and since when.
+    waiting: Option<Waiting>,
     /// What the last scan of the work tree had to say: what it left out, what it could not read.
     pub(super) remarks: Vec<String>,
     published: watch::Sender<Arc<Snapshot>>,
@@ -67,7 +72,7 @@ pub(super) fn spawn(
     let (inbox, commands) = mpsc::channel(INBOX);
     let ends = Ends::default();
     let first = Arc::new(Snapshot {
-        view: view_of(&record, &ends, 0, false),
+        view: view_of(&record, &ends, 0, false, None),
         pool: None,
         wall: None,
         init: None,
@@ -83,8 +88,15 @@ pub(super) fn spawn(
     if record.rest == Rest::Ready {
         doings.unknown();
     }
-    let provider = shared.provider.clone();
-    let handle = Handle { inbox, snapshot, timeline: timeline.clone(), doings: doings.clone(), provider };
+    let (provider, wanted) = (shared.provider.clone(), Wanted::default());
+    let handle = Handle {
+        inbox,
+        snapshot,
+        timeline: timeline.clone(),
+        doings: doings.clone(),
+        provider,
+        wanted: wanted.clone(),
+    };
     let actor = Actor {
         places,
         timeline,
@@ -96,6 +108,8 @@ pub(super) fn spawn(
         watching: JoinSet::new(),
         ends,
         doings,
+        wanted,
+        waiting: None,
         remarks: Vec::new(),
         published,
         shared,
@@ -105,7 +119,13 @@ pub(super) fn spawn(
     handle
 }
 
-fn view_of(record: &WorkspaceRecord, ends: &Ends, runs: u32, connected: bool) -> WorkspaceView {
+fn view_of(
+    record: &WorkspaceRecord,
+    ends: &Ends,
+    runs: u32,
+    connected: bool,
+    waiting: Option<Waiting>,
+) -> WorkspaceView {
     let phase = match &record.intent {
         Some(intent) => intent.operation.phase(record.rest),
         None => machine::resting(record.rest, record.problem.is_some()),
@@ -125,6 +145,7 @@ fn view_of(record: &WorkspaceRecord, ends: &Ends, runs: u32, connected: bool) ->
         unrecorded: false,
         runs,
         problem: record.problem.clone(),
+        waiting,
     }
 }
 
@@ -170,7 +191,7 @@ impl Actor {
 
     async fn obey(&mut self, command: Command) -> bool {
         match command {
-            Command::Recover => return self.recover().await,
+            Command::Recover { runs } => return self.come_back(runs).await,
             Command::Up { rebuild, say, reply } => answer(reply, self.up(rebuild, &say).await),
             Command::Start { reply } => {
                 let done = self.start().await;
@@ -273,12 +294,23 @@ impl Actor {
         Ok(told)
     }
 
-    async fn recover(&mut self) -> bool {
+    /// Takes its turn among the workspaces that come back. False when it is no more.
+    async fn come_back(&mut self, runs: Vec<RunRecord>) -> bool {
+        let turns = self.shared.turns.clone();
+        self.wait_for("its turn");
+        let turn = turns.next(&self.wanted.clone()).await;
+        self.wait_for("its directories");
+        let there = turn.take(self.recover(runs)).await;
+        self.waits_no_more();
+        there
+    }
+
+    async fn recover(&mut self, runs: Vec<RunRecord>) -> bool {
         self.clean_directories().await;
         if let Err(error) = self.look_at_history().await {
             tracing::error!(workspace = %self.record.id, %error, "the history cannot be read");
         }
-        self.find_runs().await;
+        self.find_runs(runs);
         self.lose_runs_of_a_gone_guest().await;
         if let Some(intent) = self.record.intent.clone() {
             tracing::info!(workspace = %self.record.id, operation = intent.operation.word(), step = intent.step, "going on");
@@ -514,10 +546,21 @@ impl Actor {
         self.shared.workspaces.put(&self.record).await.map_err(|e| failure::of_store(&e))
     }
 
+    /// Tells everybody what it is at from now on.
+    pub(super) fn wait_for(&mut self, what: &str) {
+        self.waiting = Some(Waiting { what: what.to_owned(), since: Timestamp::now() });
+        self.publish();
+    }
+
+    pub(super) fn waits_no_more(&mut self) {
+        self.waiting = None;
+        self.publish();
+    }
+
     /// Tells everybody how it is now.
     pub(super) fn publish(&self) {
         self.published.send_replace(Arc::new(Snapshot {
-            view: view_of(&self.record, &self.ends, self.runs.count(), self.pool.is_some()),
+            view: view_of(&self.record, &self.ends, self.runs.count(), self.pool.is_some(), self.waiting.clone()),
             pool: self.pool.clone(),
             wall: self.wall.clone(),
             init: self.walls.as_ref().map(|walls| walls.init),

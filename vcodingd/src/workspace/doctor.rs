@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::WorkspaceId;
 use protocol::doctor::{Finding, Severity};
 use protocol::workspace::{Phase, WorkspaceView};
+use protocol::{Timestamp, WorkspaceId};
 
+use super::handle::word;
 use super::record::Places;
 use super::registry::Registry;
 use super::{Shared, failure};
@@ -19,6 +20,8 @@ const KERNEL: (u32, u32) = (5, 6);
 const LITTLE_SPACE: u64 = 2 << 30;
 /// Whatever is looked at answers within this.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// An image may take its minutes; everything else is there in seconds.
+const LONG_WAIT_MS: i64 = 30_000;
 /// In percent.
 const FEW_INODES: u64 = 3;
 
@@ -166,10 +169,16 @@ fn workspace(view: &WorkspaceView) -> Finding {
             view.project.display()
         ));
     }
-    match serde_json::to_value(view.phase) {
-        Ok(serde_json::Value::String(phase)) => finding(Severity::Fine, phase),
-        _ => finding(Severity::Fine, String::new()),
+    if let Some(waiting) = &view.waiting {
+        let for_ms = Timestamp::now().unix_ms().saturating_sub(waiting.since.unix_ms());
+        let what = format!("{}, waits for {} since {}", word(view.phase), waiting.what, waiting.since);
+        return if for_ms > LONG_WAIT_MS {
+            finding(Severity::Warning, what).fix("vcodingctl daemon logs")
+        } else {
+            finding(Severity::Fine, what)
+        };
     }
+    finding(Severity::Fine, word(view.phase))
 }
 
 /// Guests of this state directory that no workspace owns.

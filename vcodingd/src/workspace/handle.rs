@@ -13,8 +13,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::active::Prepared;
 use super::doings::{Doing, Doings};
 use super::steps::Told;
+use super::turns::Wanted;
 use super::{Say, Snapshot, failure};
 use crate::provider::Provider;
+use crate::runs::RunRecord;
 use crate::ssh::Pool;
 use crate::timeline::Timeline;
 use crate::transfer::{self, CollectRequest};
@@ -24,8 +26,10 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// What a workspace can be told.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// After the daemon's start: finish what was under way, find the guest and the runs again.
-    Recover,
+    /// After the daemon's start: finish what was under way, find the guest and these runs again.
+    Recover {
+        runs: Vec<RunRecord>,
+    },
     Up {
         rebuild: Rebuild,
         say: Say,
@@ -106,6 +110,7 @@ pub struct Handle {
     pub(super) timeline: Timeline,
     pub(super) doings: Doings,
     pub(super) provider: Arc<dyn Provider>,
+    pub(super) wanted: Wanted,
 }
 
 impl Handle {
@@ -141,6 +146,9 @@ impl Handle {
     /// # Errors
     /// [`Kind::WorkspaceNotRunning`], with the command that mends it.
     pub async fn pool(&self) -> Result<Pool, Error> {
+        if self.snapshot.borrow().pool.is_none() {
+            self.wanted.now();
+        }
         let mut watched = self.snapshot.clone();
         // The usual case costs no wait.
         let ready = |snapshot: &Arc<Snapshot>| {
@@ -167,6 +175,7 @@ impl Handle {
 
     pub(super) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
+        self.wanted.now();
         let name = &self.snapshot().view.name;
         self.inbox.try_send(command(reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
@@ -179,9 +188,9 @@ impl Handle {
     }
 
     /// Finishes what was under way when the daemon ended; nobody waits for it.
-    pub(super) fn recover(&self) {
+    pub(super) fn recover(&self, runs: Vec<RunRecord>) {
         // The first command of a fresh inbox always fits.
-        let _fits = self.inbox.try_send(Command::Recover);
+        let _fits = self.inbox.try_send(Command::Recover { runs });
     }
 
     pub async fn up(&self, rebuild: Rebuild, say: Say) -> Result<UpDone, Error> {

@@ -37,6 +37,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod trash;
+mod turns;
 mod up;
 mod wall;
 
@@ -57,11 +58,12 @@ pub use points::all as kill_points;
 pub use record::WorkspaceRecord;
 pub use recovery::Recovered;
 pub use registry::Registry;
+pub use turns::Turns;
 
 use crate::provider::{InitProcess, Provider};
 use crate::runs::RunRecord;
 use crate::secrets::Secrets;
-use crate::ssh::Pool;
+use crate::ssh::{self, Pool};
 use crate::{agents, egress, store};
 
 /// What all workspaces share.
@@ -78,6 +80,10 @@ pub struct Shared {
     /// Which runs are known, for whoever looks at one.
     pub known_runs: KnownRuns,
     pub agents: agents::Store,
+    /// Whose connections are made ahead, and when.
+    pub warming: ssh::Warming,
+    /// Who comes back when, after the daemon's start.
+    pub turns: Turns,
     /// Connections to model endpoints.
     pub model_client: egress::Client,
 }

@@ -19,6 +19,7 @@ use super::recovery::{self, Recovered};
 use super::{Say, Shared, consent, failure, trash};
 use crate::agents::{self};
 use crate::config;
+use crate::runs::RunRecord;
 use crate::transfer::{self, Unsuitable};
 
 /// The first uid of those that guests get when the daemon is root; no account of a usual host
@@ -66,9 +67,13 @@ impl Registry {
         let recovered = recovery::reconcile(&shared).await?;
         let own = vec![shared.state_dir.clone(), shared.config_dir.clone()];
         let registry = Self { shared, own, inner: Mutex::default(), shutdown };
+        let mut runs = live_runs(&registry.shared)?;
         for record in registry.shared.workspaces.list().map_err(|e| failure::of_store(&e))? {
             match record {
-                Ok(record) => registry.adopt(record).recover(),
+                Ok(record) => {
+                    let live = runs.remove(&record.id).unwrap_or_default();
+                    registry.adopt(record).recover(live);
+                }
                 Err(error) => {
                     tracing::error!(%error, "a workspace's record cannot be read; its directory is left alone");
                 }
@@ -295,6 +300,19 @@ impl Registry {
             }
         }
     }
+}
+
+/// The runs that an earlier daemon left live, by their workspace.
+fn live_runs(shared: &Shared) -> Result<BTreeMap<WorkspaceId, Vec<RunRecord>>, Error> {
+    let mut live: BTreeMap<WorkspaceId, Vec<RunRecord>> = BTreeMap::new();
+    for run in shared.runs.list().map_err(|e| failure::of_store(&e))? {
+        match run {
+            Ok(run) if run.state.is_over() => {}
+            Ok(run) => live.entry(run.workspace.clone()).or_default().push(run),
+            Err(error) => tracing::error!(%error, "a run's record cannot be read"),
+        }
+    }
+    Ok(live)
 }
 
 enum Wanted {

@@ -54,7 +54,9 @@ impl Actor {
         if loud {
             say.say(step.word(), StepState::Started, None, None).await;
         }
+        self.wait_for(step.word());
         let done = self.perform(operation, step, say, told).await;
+        self.waits_no_more();
         let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(workspace = %self.record.id, operation = operation.word(), step = step.word(), took_ms = took, ok = done.is_ok(), "step");
         match &done {
@@ -287,6 +289,7 @@ impl Actor {
             user: self.record.user(),
             init: walls.init,
             keys,
+            warming: self.shared.warming.clone(),
         };
         let pool = ssh::Pool::open(self.shared.provider.clone(), target).await.map_err(failure::of_ssh)?;
         // Ready means that a real command came back.

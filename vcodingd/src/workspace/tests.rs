@@ -3,4 +3,5 @@
 mod kill;
 mod life;
 mod lost;
+mod many;
 mod world;

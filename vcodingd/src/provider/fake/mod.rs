@@ -117,7 +117,11 @@ impl Provider for Fake {
     }
 
     fn start<'a>(&'a self, spec: &'a GuestSpec) -> BoxFuture<'a, Result<Walls>> {
-        self.call(Op::Start, async move { self.world.start(spec) }).boxed()
+        let start = async move {
+            self.world.hang_if_stuck(&spec.id).await;
+            self.world.start(spec)
+        };
+        self.call(Op::Start, start).boxed()
     }
 
     fn stop<'a>(&'a self, id: &'a WorkspaceId, grace: Duration) -> BoxFuture<'a, Result<()>> {

@@ -1,6 +1,6 @@
 //! What an engine is to a daemon: it goes on when the daemon ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -58,6 +58,8 @@ struct Inner {
     next_pid: i32,
     before: Failures,
     after: Failures,
+    /// Guests whose start never comes to its end.
+    stuck: BTreeSet<WorkspaceId>,
 }
 
 type Failures = VecDeque<(Op, Error)>;
@@ -114,12 +116,24 @@ impl World {
             next_pid: FIRST_PID,
             before: Failures::new(),
             after: Failures::new(),
+            stuck: BTreeSet::new(),
         };
         Ok(Arc::new(Self { inner: Mutex::new(inner), runtime: Some(runtime) }))
     }
 
     pub fn base_image(&self) -> ImageId {
         Image::base(BASE.as_bytes()).info.id
+    }
+
+    /// Whoever starts this guest waits until the world ends, as with an engine that hangs over it.
+    pub fn hang_over(&self, id: &WorkspaceId) {
+        self.lock().stuck.insert(id.clone());
+    }
+
+    pub(super) async fn hang_if_stuck(&self, id: &WorkspaceId) {
+        if self.lock().stuck.contains(id) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Puts an image there; one with its id is replaced.

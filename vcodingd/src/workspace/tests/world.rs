@@ -14,7 +14,7 @@ use crate::exec;
 use crate::provider::fake::{Fake, World as Guests};
 use crate::secrets::Secrets;
 use crate::store::Store;
-use crate::workspace::{Handle, KnownRuns, Points, Recovered, Registry, Say, Shared, open_store};
+use crate::workspace::{Handle, KnownRuns, Points, Recovered, Registry, Say, Shared, Turns, open_store};
 
 /// Nothing here takes seconds; a test that waits longer has lost something.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -76,6 +76,8 @@ impl World {
             config_dir: self.dir.path().join("config"),
             points,
             known_runs: KnownRuns::default(),
+            turns: Turns::default(),
+            warming: crate::ssh::Warming::default(),
             agents: open_store(&state_dir).unwrap(),
             model_client: crate::egress::Client::new(),
             state_dir,
