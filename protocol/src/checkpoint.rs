@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::workspace::WhileRunning;
 use crate::{Bytes, RunId, Timestamp, WorkspaceRef};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -107,6 +108,8 @@ pub struct RollbackParams {
     /// Only these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<Bytes>,
+    #[serde(default, skip_serializing_if = "WhileRunning::is_refuse")]
+    pub while_running: WhileRunning,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -73,6 +73,8 @@ kinds! {
     BudgetExceeded = 4,
     /// Another operation holds the workspace.
     WorkspaceBusy = 5,
+    /// Runs are under way that this would cut off, or whose files it would change under them.
+    RunsUnderWay = 5,
     /// The name belongs to another project.
     WorkspaceTaken = 5,
     /// The workspace is stopped, or not what the operation needs.

@@ -76,7 +76,7 @@ methods! {
         "One workspace, with what isolates it as the kernel and the engine report it.";
     Start "workspace.start" (ws::WorkspaceParams) -> ws::ShowResult,
         "Start a stopped guest.";
-    Stop "workspace.stop" (ws::WorkspaceParams) -> ws::ShowResult,
+    Stop "workspace.stop" (ws::StopParams) -> ws::ShowResult,
         "Checkpoint, then stop the guest; its work tree, home and history stay.";
     Destroy "workspace.destroy" (ws::DestroyParams) -> ws::DestroyResult,
         "End a workspace; refuses while there is work that was never applied.";

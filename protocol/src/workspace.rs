@@ -170,6 +170,33 @@ pub struct WorkspaceParams {
     pub workspace: WorkspaceRef,
 }
 
+/// What becomes of a call that runs under way would suffer from: it ends them, or changes files under them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhileRunning {
+    /// It is refused as `runs-under-way`.
+    #[default]
+    Refuse,
+    /// It waits until no run is under way.
+    Wait,
+    /// It is done all the same.
+    Force,
+}
+
+impl WhileRunning {
+    pub fn is_refuse(&self) -> bool {
+        *self == Self::Refuse
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopParams {
+    pub workspace: WorkspaceRef,
+    #[serde(default, skip_serializing_if = "WhileRunning::is_refuse")]
+    pub while_running: WhileRunning,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkspaceList {
     pub workspaces: Vec<WorkspaceView>,

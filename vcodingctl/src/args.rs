@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Group, Parser, Subcommand};
 use protocol::time::parse_duration;
+use protocol::workspace::WhileRunning;
 
 /// What the keyboard does to a run that is followed.
 const FOLLOWING: &str = "\
@@ -142,6 +143,8 @@ pub enum Command {
     Rollback {
         /// The checkpoint: base, @~1, run:ID^, a label, the first digits of its id
         to: String,
+        #[command(flatten)]
+        runs: BesideRuns,
         /// Only these
         #[arg(last = true, value_name = "PATH")]
         paths: Vec<OsString>,
@@ -151,6 +154,8 @@ pub enum Command {
         /// The branch (default: vcoding/WORKSPACE)
         #[arg(long, value_name = "NAME")]
         branch: Option<String>,
+        #[command(flatten)]
+        runs: BesideRuns,
     },
     /// Copy files of the work tree out: artifacts, reports, whatever is in no branch
     Collect {
@@ -173,7 +178,10 @@ pub enum Command {
     /// Start a stopped guest
     Start,
     /// Stop the guest; its files and history stay
-    Stop,
+    Stop {
+        #[command(flatten)]
+        runs: BesideRuns,
+    },
     /// End a workspace
     Destroy {
         /// Even if there is work that was never applied
@@ -291,6 +299,27 @@ pub struct Run {
     /// A background command instead of an agent
     #[arg(last = true, value_name = "CMD")]
     pub argv: Vec<OsString>,
+}
+
+/// What becomes of runs under way, where the command would end them or change files under them.
+#[derive(Debug, Clone, Copy, Group)]
+pub struct BesideRuns {
+    /// Although runs are under way
+    #[arg(long, conflicts_with = "wait")]
+    force: bool,
+    /// Wait until no run is under way
+    #[arg(long)]
+    wait: bool,
+}
+
+impl From<BesideRuns> for WhileRunning {
+    fn from(asked: BesideRuns) -> Self {
+        match (asked.force, asked.wait) {
+            (true, _) => Self::Force,
+            (false, true) => Self::Wait,
+            (false, false) => Self::Refuse,
+        }
+    }
 }
 
 #[derive(Debug, Group)]

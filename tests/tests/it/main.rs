@@ -11,6 +11,7 @@ mod kill;
 mod leaning;
 mod losing;
 mod main_job;
+mod many;
 mod ordinary;
 mod power;
 mod protocol;

@@ -4,13 +4,14 @@ use protocol::methods::Apply;
 use protocol::transfer::{ApplyParams, ApplyResult, Flagged};
 
 use super::{Outcome, Session};
+use crate::args::BesideRuns;
 use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::text::{changes, one_line, short_checkpoint, width};
 use crate::wait;
 
-pub fn run(branch: Option<String>, session: &Session, printer: &Printer) -> Outcome {
-    let params = ApplyParams { workspace: session.workspace()?, branch };
+pub fn run(branch: Option<String>, runs: BesideRuns, session: &Session, printer: &Printer) -> Outcome {
+    let params = ApplyParams { workspace: session.workspace()?, branch, while_running: runs.into() };
     let result = wait::call::<Apply>(&mut session.daemon()?, printer, "taking the work home", &params)?;
     if printer.json {
         printer.document(&result);

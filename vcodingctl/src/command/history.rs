@@ -9,6 +9,7 @@ use protocol::checkpoint::{
 use protocol::methods::{CheckpointCreate, CheckpointDiff, CheckpointList, CheckpointRollback};
 
 use super::{Outcome, Session, names};
+use crate::args::BesideRuns;
 use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::patch;
@@ -158,11 +159,11 @@ fn stat_row(file: &FileChange) -> Vec<Cell> {
     vec![Cell::styled(file.status.to_string(), style), Cell::new(lines), Cell::new(path)]
 }
 
-pub fn rollback(to: &str, paths: &[OsString], session: &Session, printer: &Printer) -> Outcome {
+pub fn rollback(to: &str, runs: BesideRuns, paths: &[OsString], session: &Session, printer: &Printer) -> Outcome {
     let workspace = session.workspace()?;
     let mut daemon = session.daemon()?;
     let name = names::checkpoint(&mut daemon, session, to)?;
-    let params = RollbackParams { workspace, to: name, paths: session.paths(paths)? };
+    let params = RollbackParams { workspace, to: name, paths: session.paths(paths)?, while_running: runs.into() };
     let result = wait::call::<CheckpointRollback>(&mut daemon, printer, "going back", &params)
         .map_err(|error| names::meant_as_path(error, &[to], "vcodingctl rollback NAME"))?;
     if printer.json {

@@ -58,14 +58,14 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
             let compare = history::Compare { from: from.as_deref(), to: to.as_deref(), stat: *stat, paths };
             history::diff(&compare, &session, printer)
         }
-        Command::Rollback { to, paths } => history::rollback(to, paths, &session, printer),
-        Command::Apply { branch } => apply::run(branch.clone(), &session, printer),
+        Command::Rollback { to, runs, paths } => history::rollback(to, *runs, paths, &session, printer),
+        Command::Apply { branch, runs } => apply::run(branch.clone(), *runs, &session, printer),
         Command::Collect { globs, to, force } => collect::run(globs, to.as_deref(), *force, &session, printer),
         Command::Consent(answer) => consent::run(*answer, &session, printer),
         Command::Ls => workspace::ls(&session, printer),
         Command::Show => workspace::show(&session, printer),
         Command::Start => workspace::start(&session, printer),
-        Command::Stop => workspace::stop(&session, printer),
+        Command::Stop { runs } => workspace::stop(*runs, &session, printer),
         Command::Destroy { force, purge } => workspace::destroy(*force, *purge, &session, printer),
         Command::Secret { command } => secret::run(command, &session, printer),
         Command::Doctor => doctor::run(&session, printer),

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use protocol::daemon::NoParams;
 use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
 use protocol::workspace::{
-    DestroyParams, LeftOut, Phase, UpParams, UpResult, Waiting, Wall, WorkspaceParams, WorkspaceView,
+    DestroyParams, LeftOut, Phase, StopParams, UpParams, UpResult, Waiting, Wall, WhileRunning, WorkspaceParams,
+    WorkspaceView,
 };
 use protocol::{Error, Kind, Timestamp};
 
 use super::{Outcome, Session, consent};
+use crate::args::BesideRuns;
 use crate::init;
 use crate::printer::Printer;
 use crate::render::ink::Style;
@@ -221,17 +223,22 @@ pub fn start(session: &Session, printer: &Printer) -> Outcome {
     Ok(0)
 }
 
-pub fn stop(session: &Session, printer: &Printer) -> Outcome {
-    let params = WorkspaceParams { workspace: session.workspace()? };
+pub fn stop(runs: BesideRuns, session: &Session, printer: &Printer) -> Outcome {
+    let workspace = session.workspace()?;
+    let params = StopParams { workspace: workspace.clone(), while_running: runs.into() };
     let mut daemon = session.daemon()?;
-    let runs = daemon.call::<Show>(&params)?.workspace.runs;
+    let runs = daemon.call::<Show>(&WorkspaceParams { workspace })?.workspace.runs;
     let result = wait::call::<Stop>(&mut daemon, printer, "stopping the guest", &params)?;
     if printer.json {
         printer.document(&result);
         return Ok(0);
     }
     let view = &result.workspace;
-    let ended = if runs > 0 { format!(", and {} with it", counted(u64::from(runs), "run")) } else { String::new() };
+    let ended = if runs > 0 && params.while_running == WhileRunning::Force {
+        format!(", and {} with it", counted(u64::from(runs), "run"))
+    } else {
+        String::new()
+    };
     printer.line(&format!("{} is {}{ended}; its files and its history stay", view.name, word(view.phase)));
     printer.next("vcodingctl start");
     Ok(0)

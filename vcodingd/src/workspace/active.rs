@@ -117,6 +117,12 @@ impl ActiveRuns {
         !self.live.is_empty()
     }
 
+    /// The run that began last, and its title.
+    pub(super) fn newest(&self) -> Option<(RunId, String)> {
+        let newest = self.live.iter().max_by_key(|(id, _)| *id)?;
+        Some((newest.0.clone(), newest.1.record.borrow().title.clone()))
+    }
+
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.live.len()).unwrap_or(u32::MAX)
     }

@@ -197,13 +197,7 @@ impl Actor {
                 let done = self.start().await;
                 answer(reply, done);
             }
-            Command::Stop { reply } => {
-                let done = match self.record.rest {
-                    Rest::Stopped => Ok(()),
-                    Rest::New | Rest::Ready => self.operate(Operation::Stop, &Say::default()).await.map(drop),
-                };
-                answer(reply, done);
-            }
+            Command::Stop { force, reply } => answer(reply, self.stop(force).await),
             Command::Destroy { force, purge, reply } => {
                 let done = self.destroy(force, purge).await;
                 let gone = done.is_ok();
@@ -216,8 +210,8 @@ impl Actor {
                 answer(reply, done);
             }
             Command::Diff { from, to, paths, reply } => answer(reply, self.diff(from, to, paths).await),
-            Command::Rollback { to, paths, reply } => answer(reply, self.rollback(to, paths).await),
-            Command::Apply { branch, reply } => answer(reply, self.apply(branch).await),
+            Command::Rollback { to, paths, force, reply } => answer(reply, self.rollback(to, paths, force).await),
+            Command::Apply { branch, force, reply } => answer(reply, self.apply(branch, force).await),
             Command::RunStart { prepared, say, reply } => answer(reply, self.run_start(*prepared, &say).await),
             Command::RunCancel { run, reply } => answer(reply, self.run_cancel(&run).await),
             Command::Sweep { reply } => answer(reply, self.sweep().await),
@@ -350,18 +344,35 @@ impl Actor {
         .await;
     }
 
+    /// Refuses while runs are under way, and names the newest.
+    fn needs_no_runs(&self) -> Result<(), Error> {
+        let Some((id, title)) = self.runs.newest() else { return Ok(()) };
+        let name = &self.record.name;
+        let short: String = id.as_str().chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
+        let others = match self.runs.count() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let message = format!("run {short} ({title}){others} is under way in workspace {name}");
+        Err(Error::new(Kind::RunsUnderWay, message)
+            .details(serde_json::json!({ "run": id, "runs": self.runs.count() }))
+            .hint("vcodingctl cancel @ ends it; --wait waits for its end, --force goes ahead all the same"))
+    }
+
+    async fn stop(&mut self, force: bool) -> Result<(), Error> {
+        if !force {
+            self.needs_no_runs()?;
+        }
+        match self.record.rest {
+            Rest::Stopped => Ok(()),
+            Rest::New | Rest::Ready => self.operate(Operation::Stop, &Say::default()).await.map(drop),
+        }
+    }
+
     async fn destroy(&mut self, force: bool, purge: bool) -> Result<(), Error> {
         if !force {
-            if self.runs.any() {
-                let runs = self.runs.count();
-                let message = format!(
-                    "workspace {} has {runs} {} under way",
-                    self.record.name,
-                    if runs == 1 { "run" } else { "runs" }
-                );
-                return Err(Error::new(Kind::WorkspaceBusy, message)
-                    .hint("vcodingctl cancel @ ends the newest; vcodingctl destroy --force ends everything"));
-            }
+            self.needs_no_runs()
+                .map_err(|e| e.hint("vcodingctl cancel @ ends it; vcodingctl destroy --force ends everything"))?;
             self.look_at_history()
                 .await
                 .map_err(|e| e.hint("vcodingctl destroy --force, if nothing of it is wanted"))?;
@@ -480,8 +491,11 @@ impl Actor {
         Ok(DiffResult { notes, ..found })
     }
 
-    async fn rollback(&mut self, to: String, paths: Vec<Bytes>) -> Result<RollbackResult, Error> {
+    async fn rollback(&mut self, to: String, paths: Vec<Bytes>, force: bool) -> Result<RollbackResult, Error> {
         self.needs_history()?;
+        if !force {
+            self.needs_no_runs()?;
+        }
         // Named before the checkpoint that is taken on the way: `@` is what the caller saw as newest.
         let target = self.timeline.resolve(to).await.map_err(|e| failure::of_timeline(&e))?;
         if !paths.is_empty() {
@@ -503,8 +517,11 @@ impl Actor {
         }
     }
 
-    async fn apply(&mut self, branch: Option<String>) -> Result<ApplyResult, Error> {
+    async fn apply(&mut self, branch: Option<String>, force: bool) -> Result<ApplyResult, Error> {
         self.needs_history()?;
+        if !force {
+            self.needs_no_runs()?;
+        }
         let (_, _, remarks) = self.checkpoint(Cause::of("apply"), Activity::Running).await?;
         let branch = branch.unwrap_or_else(|| format!("vcoding/{}", self.record.name));
         let told = self.operate(Operation::Apply { branch }, &Say::default()).await?;

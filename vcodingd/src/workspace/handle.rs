@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::checkpoint::{CheckpointView, DiffResult, RollbackResult};
 use protocol::run::RunView;
 use protocol::transfer::{ApplyResult, CollectResult};
-use protocol::workspace::{Phase, WorkspaceView};
+use protocol::workspace::{Phase, WhileRunning, WorkspaceView};
 use protocol::{Bytes, Error, Kind, RunId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -39,6 +39,7 @@ pub(super) enum Command {
         reply: Reply<()>,
     },
     Stop {
+        force: bool,
         reply: Reply<()>,
     },
     Destroy {
@@ -59,10 +60,12 @@ pub(super) enum Command {
     Rollback {
         to: String,
         paths: Vec<Bytes>,
+        force: bool,
         reply: Reply<RollbackResult>,
     },
     Apply {
         branch: Option<String>,
+        force: bool,
         reply: Reply<ApplyResult>,
     },
     RunStart {
@@ -201,8 +204,27 @@ impl Handle {
         self.ask(|reply| Command::Start { reply }).await
     }
 
-    pub async fn stop(&self) -> Result<(), Error> {
-        self.ask(|reply| Command::Stop { reply }).await
+    pub async fn stop(&self, runs: WhileRunning) -> Result<(), Error> {
+        self.beside_runs(runs, |force, reply| Command::Stop { force, reply }).await
+    }
+
+    /// Asks for what runs under way would suffer from.
+    async fn beside_runs<T>(
+        &self,
+        runs: WhileRunning,
+        command: impl Fn(bool, Reply<T>) -> Command,
+    ) -> Result<T, Error> {
+        loop {
+            if runs == WhileRunning::Wait {
+                // Closed: its owner has ended, which is said below.
+                drop(self.snapshot.clone().wait_for(|snapshot| snapshot.view.runs == 0).await);
+            }
+            match self.ask(|reply| command(runs == WhileRunning::Force, reply)).await {
+                // Another has begun since.
+                Err(error) if runs == WhileRunning::Wait && error.kind() == Kind::RunsUnderWay => {}
+                done => return done,
+            }
+        }
     }
 
     pub async fn destroy(&self, force: bool, purge: bool) -> Result<(), Error> {
@@ -217,12 +239,13 @@ impl Handle {
         self.ask(|reply| Command::Diff { from, to, paths, reply }).await
     }
 
-    pub async fn rollback(&self, to: String, paths: Vec<Bytes>) -> Result<RollbackResult, Error> {
-        self.ask(|reply| Command::Rollback { to, paths, reply }).await
+    pub async fn rollback(&self, to: String, paths: Vec<Bytes>, runs: WhileRunning) -> Result<RollbackResult, Error> {
+        let command = |force, reply| Command::Rollback { to: to.clone(), paths: paths.clone(), force, reply };
+        self.beside_runs(runs, command).await
     }
 
-    pub async fn apply(&self, branch: Option<String>) -> Result<ApplyResult, Error> {
-        self.ask(|reply| Command::Apply { branch, reply }).await
+    pub async fn apply(&self, branch: Option<String>, runs: WhileRunning) -> Result<ApplyResult, Error> {
+        self.beside_runs(runs, |force, reply| Command::Apply { branch: branch.clone(), force, reply }).await
     }
 
     /// Copies files of the work tree out; beside whatever the workspace does.

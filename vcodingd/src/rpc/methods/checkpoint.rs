@@ -27,7 +27,7 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         context.registry.find(&params.workspace)?.diff(params.from, params.to, params.paths).await
     });
     register::<CheckpointRollback, _, _>(module, async |context, _, params| {
-        context.registry.find(&params.workspace)?.rollback(params.to, params.paths).await
+        context.registry.find(&params.workspace)?.rollback(params.to, params.paths, params.while_running).await
     });
     register::<Collect, _, _>(module, async |context, _, params| {
         let refused = |what: &str| Err(Error::new(Kind::InvalidParameters, format!("transfer.collect: {what}")));
@@ -42,7 +42,7 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         context.registry.find(&params.workspace)?.collect(request).await
     });
     register::<Apply, _, _>(module, async |context, _, params| {
-        context.registry.find(&params.workspace)?.apply(params.branch).await
+        context.registry.find(&params.workspace)?.apply(params.branch, params.while_running).await
     });
 }
 

@@ -28,7 +28,7 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
     });
     register::<Stop, _, _>(module, async |context, _, params| {
         let handle = context.registry.find(&params.workspace)?;
-        handle.stop().await?;
+        handle.stop(params.while_running).await?;
         Ok(shown(&handle))
     });
     register::<ConsentShow, _, _>(module, async |context, _, params| {

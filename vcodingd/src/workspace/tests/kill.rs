@@ -1,6 +1,6 @@
 //! Death at every point.
 
-use protocol::workspace::Phase;
+use protocol::workspace::{Phase, WhileRunning};
 
 use super::world::{World, until};
 use crate::workspace::machine::Operation;
@@ -101,7 +101,7 @@ async fn a_stop_is_finished_wherever_it_was_cut_off_and_loses_no_file() {
             },
             |dying| {
                 dying.handle().pool().await.unwrap();
-                dying.handle().stop().await
+                dying.handle().stop(WhileRunning::Refuse).await
             },
             |daemon, world| {
                 let view = daemon.settled().await.unwrap();
@@ -123,7 +123,7 @@ async fn a_start_is_finished_wherever_it_was_cut_off() {
             point,
             |first, before| {
                 first.up(&before.project).await.unwrap();
-                first.handle().stop().await.unwrap();
+                first.handle().stop(WhileRunning::Refuse).await.unwrap();
             },
             |dying| dying.handle().start().await,
             |daemon, world| {
@@ -181,7 +181,7 @@ async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
             },
             |dying| {
                 dying.handle().pool().await.unwrap();
-                dying.handle().rollback("base".into(), Vec::new()).await
+                dying.handle().rollback("base".into(), Vec::new(), WhileRunning::Refuse).await
             },
             |daemon, _world| {
                 let view = daemon.settled().await.unwrap();
@@ -190,7 +190,7 @@ async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
                 let causes: Vec<_> =
                     daemon.handle().checkpoints(10).await.unwrap().into_iter().map(|c| c.cause).collect();
                 assert_eq!(causes.iter().filter(|c| *c == "rollback").count(), 1, "{point}: {causes:?}");
-                daemon.handle().rollback("@~1".into(), Vec::new()).await.unwrap();
+                daemon.handle().rollback("@~1".into(), Vec::new(), WhileRunning::Refuse).await.unwrap();
                 assert_eq!(daemon.exec(&["read", "b.txt"]).await.1, "in no checkpoint yet", "{point}");
             }
         );
@@ -208,11 +208,11 @@ async fn an_apply_is_finished_once_wherever_it_was_cut_off() {
             },
             |dying| {
                 dying.handle().pool().await.unwrap();
-                dying.handle().apply(None).await
+                dying.handle().apply(None, WhileRunning::Refuse).await
             },
             |daemon, world| {
                 daemon.settled().await.unwrap();
-                let done = daemon.handle().apply(None).await.unwrap();
+                let done = daemon.handle().apply(None, WhileRunning::Refuse).await.unwrap();
                 let repository = git2::Repository::open(&world.project).unwrap();
                 let tip = repository.find_branch("vcoding/shop", git2::BranchType::Local).unwrap();
                 let tip = tip.get().peel_to_commit().unwrap();

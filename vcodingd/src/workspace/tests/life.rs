@@ -1,7 +1,7 @@
 //! A workspace's life without death: what is shared, refused, repaired.
 
 use protocol::run::{RunItem, RunStartParams, RunState, RunSubscribeParams};
-use protocol::workspace::{Phase, UpParams};
+use protocol::workspace::{Phase, UpParams, WhileRunning};
 use protocol::{Kind, WorkspaceRef};
 
 use super::world::{Daemon, PATIENCE, World};
@@ -117,7 +117,7 @@ async fn work_that_was_never_applied_is_not_destroyed_by_mistake() {
     assert_eq!((refused.kind(), refused.kind().exit()), (Kind::UnappliedWork, 4));
     assert_eq!(refused.data.details["total"], 1, "{refused:?}");
     assert_eq!(refused.data.details["files"][0]["path"], "b.txt");
-    daemon.handle().apply(None).await.unwrap();
+    daemon.handle().apply(None, WhileRunning::Refuse).await.unwrap();
     daemon.handle().destroy(false, false).await.unwrap();
     assert_eq!(world.containers().await, 0);
     daemon.end().await;
@@ -152,11 +152,11 @@ async fn the_work_on_a_project_that_was_moved_comes_home_by_a_link() {
     daemon.exec(&["write", "b.txt", "new"]).await;
     let moved = world.dir.path().join("moved");
     std::fs::rename(&world.project, &moved).unwrap();
-    let refused = daemon.handle().apply(None).await.unwrap_err();
+    let refused = daemon.handle().apply(None, WhileRunning::Refuse).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::NoProject, "{refused:?}");
     assert!(refused.data.hint.unwrap().contains("ln -s"));
     std::os::unix::fs::symlink(&moved, &world.project).unwrap();
-    let done = daemon.handle().apply(None).await.unwrap();
+    let done = daemon.handle().apply(None, WhileRunning::Refuse).await.unwrap();
     let repository = git2::Repository::open(&moved).unwrap();
     let tip = repository.find_branch("vcoding/shop", git2::BranchType::Local).unwrap();
     assert_eq!(tip.get().target().map(|id| id.to_string()), done.commit);
@@ -169,7 +169,7 @@ async fn a_stop_of_what_never_came_up_leaves_it_to_be_made() {
     let daemon = world.open().await;
     world.guests.fail_next(Op::Create, ProviderError::Engine { doing: "a test", message: "it will not".into() });
     daemon.up(&world.project).await.unwrap_err();
-    daemon.handle().stop().await.unwrap();
+    daemon.handle().stop(WhileRunning::Refuse).await.unwrap();
     let up = daemon.up(&world.project).await.unwrap();
     assert!(up.created && up.workspace.base.is_some());
     assert_eq!(daemon.exec(&["read", "a.txt"]).await.1, "first\n");
@@ -183,7 +183,7 @@ async fn rollback_of_some_paths_leaves_the_others() {
     daemon.up(&world.project).await.unwrap();
     daemon.exec(&["write", "a.txt", "second"]).await;
     daemon.exec(&["write", "b.txt", "new"]).await;
-    let done = daemon.handle().rollback("base".into(), vec!["a.txt".into()]).await.unwrap();
+    let done = daemon.handle().rollback("base".into(), vec!["a.txt".into()], WhileRunning::Refuse).await.unwrap();
     assert_eq!(daemon.exec(&["read", "a.txt"]).await.1, "first\n");
     assert_eq!(daemon.exec(&["read", "b.txt"]).await.1, "new");
     let log = daemon.handle().checkpoints(10).await.unwrap();
@@ -260,12 +260,40 @@ async fn stopping_ends_the_runs_first() {
     let daemon = world.open().await;
     daemon.up(&world.project).await.unwrap();
     let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
-    daemon.handle().stop().await.unwrap();
+    daemon.handle().stop(WhileRunning::Force).await.unwrap();
     assert_eq!(daemon.registry.run(&run.id).unwrap().state, RunState::Cancelled);
     assert_eq!(daemon.view().unwrap().phase, Phase::Stopped);
     let refused = daemon.handle().pool().await.unwrap_err();
     assert_eq!(refused.kind(), Kind::WorkspaceNotRunning);
     assert_eq!(refused.data.hint.as_deref(), Some("vcodingctl start"));
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_run_would_suffer_from_is_refused_waited_for_or_forced() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
+    let handle = daemon.handle();
+    let refusals = [
+        handle.stop(WhileRunning::Refuse).await.unwrap_err(),
+        handle.apply(None, WhileRunning::Refuse).await.unwrap_err(),
+        handle.rollback("base".into(), Vec::new(), WhileRunning::Refuse).await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert_eq!(refused.kind(), Kind::RunsUnderWay, "{refused}");
+        assert!(refused.message.contains("(hang)"), "it names the run: {refused}");
+    }
+    handle.rollback("base".into(), Vec::new(), WhileRunning::Force).await.unwrap();
+    assert!(!daemon.registry.run(&run.id).unwrap().state.is_over(), "it goes on");
+    // Whoever waits is let through by the run's end, and not before.
+    let mut stopping = std::pin::pin!(handle.stop(WhileRunning::Wait));
+    assert!(futures_util::poll!(&mut stopping).is_pending());
+    daemon.registry.run_cancel(&run.id).await.unwrap();
+    stopping.await.unwrap();
+    assert_eq!(daemon.view().unwrap().phase, Phase::Stopped);
+    assert_eq!(daemon.registry.run(&run.id).unwrap().state, RunState::Cancelled);
     daemon.end().await;
 }
 
@@ -276,7 +304,7 @@ async fn a_workspace_with_a_run_under_way_is_destroyed_only_by_force() {
     daemon.up(&world.project).await.unwrap();
     let run = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
     let refused = daemon.handle().destroy(false, true).await.unwrap_err();
-    assert_eq!(refused.kind(), Kind::WorkspaceBusy, "{refused}");
+    assert_eq!(refused.kind(), Kind::RunsUnderWay, "{refused}");
     assert!(!daemon.registry.run(&run.id).unwrap().state.is_over());
     daemon.handle().destroy(true, true).await.unwrap();
     assert_eq!(daemon.registry.run(&run.id).unwrap_err().kind(), Kind::RunNotFound, "nothing of it is kept");
@@ -348,7 +376,7 @@ async fn an_up_says_that_the_project_has_gone_on() {
     assert!(!moved(&daemon.up(&world.project).await.unwrap().notes));
     // What came home and was merged is no news.
     daemon.exec(&["write", "b.txt", "x"]).await;
-    daemon.handle().apply(None).await.unwrap();
+    daemon.handle().apply(None, WhileRunning::Refuse).await.unwrap();
     git(&["merge", "-q", "vcoding/shop"]);
     assert!(!moved(&daemon.up(&world.project).await.unwrap().notes));
     git(&["commit", "-q", "--allow-empty", "-m", "the same tree"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protocol::WorkspaceRef;
 use protocol::run::{RunStartParams, RunState};
-use protocol::workspace::Phase;
+use protocol::workspace::{Phase, WhileRunning};
 
 use super::world::{Daemon, PATIENCE, World, until};
 use crate::runs::RunRecord;
@@ -97,7 +97,7 @@ async fn a_store_older_than_its_workspaces_is_brought_up_to_date() {
     let world = World::new();
     let daemon = world.open().await;
     daemon.up(&world.project).await.unwrap();
-    daemon.handle().stop().await.unwrap();
+    daemon.handle().stop(WhileRunning::Refuse).await.unwrap();
     daemon.end().await;
     let (db, kept) = (world.state().join("db"), world.dir.path().join("kept"));
     copy(&db, &kept);

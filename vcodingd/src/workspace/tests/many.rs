@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::run::{RunStartParams, RunState};
-use protocol::workspace::{Phase, UpParams, WorkspaceView};
+use protocol::workspace::{Phase, UpParams, WhileRunning, WorkspaceView};
 use protocol::{WorkspaceId, WorkspaceRef};
 
 use super::world::{Daemon, World, until};
@@ -88,7 +88,7 @@ async fn fifty_workspaces_in_every_state_come_back_and_none_waits_for_one_that_i
             };
             ids.push(daemon.registry.up(params, Say::default()).await.unwrap().workspace.id);
         }
-        handle(&daemon, 1).stop().await.unwrap();
+        handle(&daemon, 1).stop(WhileRunning::Refuse).await.unwrap();
         daemon.registry.run_start(hang(2), Say::default()).await.unwrap();
         daemon.end().await;
     }
