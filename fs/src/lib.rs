@@ -24,6 +24,7 @@ mod remove;
 mod replace;
 mod root;
 mod stat;
+mod usage;
 
 pub use entries::{Entries, Entry};
 pub use error::{Error, Result};
@@ -31,3 +32,4 @@ pub use open::Patience;
 pub use replace::{TEMPORARY_PREFIX, is_temporary};
 pub use root::Root;
 pub use stat::{Kind, Stat, Time};
+pub use usage::Usage;

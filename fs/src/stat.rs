@@ -42,6 +42,8 @@ pub struct Stat {
     /// Permission bits with set-id and sticky (`07777`).
     pub mode: u32,
     pub size: u64,
+    /// Bytes that it takes on the disk.
+    pub allocated: u64,
     pub dev: u64,
     pub ino: u64,
     pub nlink: u32,
@@ -72,6 +74,7 @@ pub(crate) fn of(dir: BorrowedFd<'_>, name: &Path) -> std::result::Result<Stat, 
         kind: Kind::of(FileType::from_raw_mode(u32::from(found.stx_mode))),
         mode: u32::from(found.stx_mode) & 0o7777,
         size: found.stx_size,
+        allocated: found.stx_blocks.saturating_mul(512),
         dev: makedev(found.stx_dev_major, found.stx_dev_minor),
         ino: found.stx_ino,
         nlink: found.stx_nlink,

@@ -45,6 +45,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("workspace.stop", r#"{"workspace":"shop"}"#),
     ("workspace.start", r#"{"workspace":"shop"}"#),
     ("workspace.destroy", r#"{"workspace":"shop","force":true,"purge":true}"#),
+    ("workspace.trash", r#"{}"#),
+    ("workspace.gc", r#"{"dry_run":true}"#),
     ("daemon.shutdown", r#"{}"#),
 ];
 

@@ -80,6 +80,10 @@ methods! {
         "Checkpoint, then stop the guest; its work tree, home and history stay.";
     Destroy "workspace.destroy" (ws::DestroyParams) -> ws::DestroyResult,
         "End a workspace; refuses while there is work that was never applied.";
+    Trash "workspace.trash" (NoParams) -> ws::TrashList,
+        "Destroyed workspaces that are still kept; `workspace.up` with `from` brings one back.";
+    Gc "workspace.gc" (ws::GcParams) -> ws::GcResult,
+        "End what nobody needs: destroyed workspaces whose time is over, images that no workspace has.";
     ExecStart "exec.start" (exec::ExecParams) -> exec::ExecResult,
         "Run a command on the descriptors sent with this line; the reply is its end.";
     ExecSignal "exec.signal" (exec::ExecSignalParams) -> Done,

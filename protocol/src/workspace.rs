@@ -107,6 +107,10 @@ pub struct UpParams {
     /// Build it anew without the engine's cache.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_cache: bool,
+    /// A destroyed workspace to be brought back: its id, or its name where the trash has only one of that name; with `:CHECKPOINT` its
+    /// work tree goes back to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Send `progress` notifications.
     #[serde(default)]
     pub progress: bool,
@@ -202,6 +206,64 @@ pub struct WorkspaceList {
     pub workspaces: Vec<WorkspaceView>,
 }
 
+/// A destroyed workspace that is still kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrashView {
+    pub id: WorkspaceId,
+    /// Absent where its record cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<WorkspaceName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<PathBuf>,
+    pub destroyed: Timestamp,
+    /// It goes then, or before where all together take more than 20 GiB.
+    pub kept_until: Timestamp,
+    /// What it takes on the disk.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrashList {
+    /// The oldest first.
+    pub trash: Vec<TrashView>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GcParams {
+    /// Every destroyed workspace, not only those whose time is over.
+    #[serde(default)]
+    pub trash: bool,
+    /// Only say what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GcResult {
+    /// What went, or would go.
+    pub freed: Vec<Freed>,
+    /// Destroyed workspaces that stay, and what they take.
+    pub trashed: u64,
+    pub trash_bytes: u64,
+}
+
+/// Something that nobody needed any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Freed {
+    pub kind: FreedKind,
+    pub name: String,
+    /// Of an image: what the engine says it takes, with layers that others may share.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FreedKind {
+    Workspace,
+    Image,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShowResult {
     pub workspace: WorkspaceView,
@@ -225,7 +287,7 @@ pub struct DestroyParams {
 pub struct DestroyResult {
     pub id: WorkspaceId,
     pub name: WorkspaceName,
-    /// Its record and history are kept until then, unless it was purged.
+    /// Its work tree, home, record and history are kept until then, unless it was purged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_until: Option<Timestamp>,
 }

@@ -71,6 +71,9 @@ pub enum Command {
         /// Build it again without the cache: newer packages
         #[arg(long)]
         no_cache: bool,
+        /// Bring a destroyed workspace back, with its files: its id or name (`ls --trash`), :CHECKPOINT to go back to that
+        #[arg(long, value_name = "ID[:CP]", conflicts_with_all = ["rebuild", "no_cache"])]
+        from: Option<String>,
     },
     /// Run a command in the guest; its exit status is the command's
     Exec(Exec),
@@ -172,7 +175,20 @@ pub enum Command {
     /// See and grant what the project asks for beyond the defaults
     Consent(Answer),
     /// List workspaces
-    Ls,
+    Ls {
+        /// Those that were destroyed and are still kept
+        #[arg(long)]
+        trash: bool,
+    },
+    /// End what nobody needs: destroyed workspaces whose time is over, images that no workspace has
+    Gc {
+        /// Every destroyed workspace
+        #[arg(long)]
+        trash: bool,
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show a workspace, and what really isolates it
     Show,
     /// Start a stopped guest

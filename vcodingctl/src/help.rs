@@ -63,6 +63,7 @@ const EXAMPLES: &[(&str, [(&str, &str); 2])] = &[
             ("-w shop destroy --force", "even so; the trash keeps it for 30 days"),
         ],
     ),
+    ("gc", [("gc --dry-run", "what would go"), ("gc --trash", "destroyed workspaces before their time, too")]),
     (
         "secret",
         [

@@ -3,3 +3,4 @@
 mod files;
 mod race;
 mod removal;
+mod usage;

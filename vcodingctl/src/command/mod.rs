@@ -9,6 +9,7 @@ mod doctor;
 mod exec;
 mod follow;
 mod history;
+mod leftovers;
 mod log_file;
 pub mod names;
 mod run;
@@ -46,7 +47,9 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
     let session = Session::new(&args.global)?;
     match &args.command {
         Command::Init(args) => crate::init::run(args, &session, printer),
-        Command::Up { rebuild, no_cache } => workspace::up((*rebuild, *no_cache), &session, printer),
+        Command::Up { rebuild, no_cache, from } => {
+            workspace::up((*rebuild, *no_cache), from.clone(), &session, printer)
+        }
         Command::Run(args) => run::run(args, &session, printer),
         Command::Runs { all } => run::runs(*all, &session, printer),
         Command::Logs { run, follow, raw } => run::logs(run, (*follow, *raw), &session, printer),
@@ -62,7 +65,9 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
         Command::Apply { branch, runs } => apply::run(branch.clone(), *runs, &session, printer),
         Command::Collect { globs, to, force } => collect::run(globs, to.as_deref(), *force, &session, printer),
         Command::Consent(answer) => consent::run(*answer, &session, printer),
-        Command::Ls => workspace::ls(&session, printer),
+        Command::Ls { trash: false } => workspace::ls(&session, printer),
+        Command::Ls { trash: true } => leftovers::ls(&session, printer),
+        Command::Gc { trash, dry_run } => leftovers::gc(*trash, *dry_run, &session, printer),
         Command::Show => workspace::show(&session, printer),
         Command::Start => workspace::start(&session, printer),
         Command::Stop { runs } => workspace::stop(*runs, &session, printer),

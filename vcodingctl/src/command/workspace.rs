@@ -20,7 +20,7 @@ use crate::render::text::{ago, counted, one_line, short_checkpoint, word};
 use crate::render::wall;
 use crate::wait;
 
-pub fn up((rebuild, no_cache): (bool, bool), session: &Session, printer: &Printer) -> Outcome {
+pub fn up((rebuild, no_cache): (bool, bool), from: Option<String>, session: &Session, printer: &Printer) -> Outcome {
     let project = match session.project() {
         Err(error) if error.kind() == Kind::NoProject && init::offered(&error, session, printer)? => session.project(),
         // A workspace that is there is named from anywhere.
@@ -30,7 +30,7 @@ pub fn up((rebuild, no_cache): (bool, bool), session: &Session, printer: &Printe
         },
         other => other,
     }?;
-    let params = UpParams { project, name: session.name()?, rebuild, no_cache, progress: !printer.json };
+    let params = UpParams { project, name: session.name()?, rebuild, no_cache, from, progress: !printer.json };
     let make = || wait::call::<Up>(&mut session.daemon()?, printer, "making the workspace", &params);
     let result = match make() {
         Err(error) if error.kind() == Kind::ConsentNeeded && consent::given(session, printer)? => make(),
@@ -255,9 +255,9 @@ pub fn destroy(force: bool, purge: bool, session: &Session, printer: &Printer) -
     match result.kept_until {
         Some(until) => {
             let day: String = until.to_string().chars().take(10).collect();
-            printer.line(&format!("{} is gone; its history is kept until {day}", result.name));
-            let kept = session.places.state.join("trash").join(result.id.as_str()).join("host/history.git");
-            printer.next_of(&[(&format!("git -C {} log", kept.display()), "what it holds")]);
+            let what = "its work tree, its home and its history are kept";
+            printer.line(&format!("{} is gone; {what} until {day}", result.name));
+            printer.next_of(&[(&format!("vcodingctl up --from {}", result.id), "brings it back")]);
         }
         None => printer.line(&format!("{} is gone, and nothing of it is kept", result.name)),
     }

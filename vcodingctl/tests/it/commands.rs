@@ -108,6 +108,23 @@ fn start_and_stop_say_what_it_is_now() {
 }
 
 #[test]
+fn what_was_destroyed_is_listed_with_the_way_back() {
+    let kept = json!({"trash": [
+        {"id": crate::samples::WORKSPACE, "name": "shop", "project": "/home/ada/shop", "destroyed": ago(7200),
+         "kept_until": "2026-12-24T16:00:00.000Z", "bytes": 123_456_789},
+        {"id": crate::samples::WORKSPACE, "destroyed": ago(90_000), "kept_until": "2026-12-23T16:00:00.000Z", "bytes": 0},
+    ]});
+    snapshot::check("ls-trash", &answering("workspace.trash", kept), &["ls", "--trash"]);
+    let freed = json!({"freed": [
+        {"kind": "workspace", "name": "shop", "bytes": 123_456_789},
+        {"kind": "image", "name": "vcoding/shop:0123456789ab", "bytes": 1_234_567_890_u64},
+    ], "trashed": 2, "trash_bytes": 4096});
+    snapshot::check("gc", &answering("workspace.gc", freed), &["gc"]);
+    let nothing = json!({"freed": [], "trashed": 0, "trash_bytes": 0});
+    snapshot::check("gc-nothing", &answering("workspace.gc", nothing), &["gc", "--dry-run"]);
+}
+
+#[test]
 fn destroy_says_what_is_kept() {
     let kept = json!({"id": crate::samples::WORKSPACE, "name": "shop", "kept_until": "2026-12-24T16:00:00.000Z"});
     snapshot::check("destroy", &answering("workspace.destroy", kept), &["-w", "shop", "destroy"]);

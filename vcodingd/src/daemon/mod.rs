@@ -225,6 +225,7 @@ fn shared(places: &Places, store: &Store) -> Result<Shared, Error> {
         points: Points::from_env(),
         known_runs: KnownRuns::default(),
         turns: Turns::default(),
+        put_away: tokio::sync::Notify::new(),
         warming: crate::ssh::Warming::default(),
         agents: open_store(&state_dir)?,
         model_client: Client::new(),

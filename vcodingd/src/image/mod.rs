@@ -182,6 +182,9 @@ pub fn reference(request: &ImageRequest, prepared: &Prepared) -> String {
     format!("vcoding/{}:{}", repository(&request.name), prepared.hash)
 }
 
+/// What the names of all workspaces' images begin with.
+pub const NAMESPACE: &str = "vcoding/";
+
 /// Whether workspaces of this name may have an image of that reference.
 pub fn is_of(reference: &str, name: &WorkspaceName) -> bool {
     let rest = reference.strip_prefix("vcoding/").and_then(|rest| rest.strip_prefix(&repository(name)));

@@ -17,6 +17,14 @@ pub(super) async fn hold<P: Provider>(provider: &P, spec: &GuestSpec) {
 
     nothing_there(provider, spec).await;
 
+    let name = format!("vcoding-test-of-{id}:x");
+    provider.tag(&spec.image, &name).await.unwrap();
+    let named = provider.images("vcoding-test-of-").await.unwrap();
+    assert!(named.iter().any(|image| image.name == name && image.bytes > 0), "{named:?}");
+    assert!(named.iter().all(|image| image.name.starts_with("vcoding-test-of-")), "{named:?}");
+    provider.remove_image(&name).await.unwrap();
+    assert!(provider.images("vcoding-test-of-").await.unwrap().iter().all(|image| image.name != name));
+
     provider.create(spec).await.unwrap();
     provider.create(spec).await.expect("the same once more is fine");
     assert_eq!(state(provider, spec).await, Some(GuestState::Created));

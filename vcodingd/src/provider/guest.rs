@@ -242,3 +242,11 @@ impl InitProcess {
         std::fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|namespace| namespace.ino())
     }
 }
+
+/// A name of an image, and what the image takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedImage {
+    pub name: String,
+    /// With layers that others share.
+    pub bytes: u64,
+}

@@ -30,7 +30,7 @@ pub use claim::{Claim, ClaimedBind, is_ours, recorded_nonce};
 pub use error::{Error, Result};
 pub use guest::{
     Bind, BuildEvent, BuildSpec, Engine, Guest, GuestSpec, GuestState, ImageId, ImageInfo, InitProcess, Limits, Look,
-    PathKind, Peeked, User,
+    NamedImage, PathKind, Peeked, User,
 };
 pub use walls::{WallReport, Walls};
 
@@ -61,6 +61,9 @@ pub trait Provider: Debug + Send + Sync {
 
     /// Names an image once more.
     fn tag<'a>(&'a self, image: &'a ImageId, name: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// The images that have names which begin so, once for each name.
+    fn images<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<NamedImage>>>;
 
     /// Removes an image's name, and the image with its last one. A missing one is fine.
     fn remove_image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<()>>;

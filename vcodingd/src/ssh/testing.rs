@@ -452,6 +452,9 @@ impl Provider for Engineless {
     fn tag<'a>(&'a self, _: &'a ImageId, _: &'a str) -> Answer<'a, ()> {
         absent()
     }
+    fn images<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<crate::provider::NamedImage>> {
+        absent()
+    }
     fn remove_image<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
         absent()
     }

@@ -225,9 +225,7 @@ fn space(state_dir: &Path) -> Vec<Finding> {
             "the trash holds {trash} destroyed {}, each for 30 days",
             if trash == 1 { "workspace" } else { "workspaces" }
         );
-        findings.push(
-            Finding::new("disk", Severity::Note, what).fix(format!("du -sh {}/*", state_dir.join("trash").display())),
-        );
+        findings.push(Finding::new("disk", Severity::Note, what).fix("vcodingctl ls --trash"));
     }
     findings
 }

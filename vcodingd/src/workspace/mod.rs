@@ -25,6 +25,7 @@ mod failure;
 mod handle;
 mod helper;
 mod image_step;
+mod leftovers;
 mod machine;
 mod points;
 mod record;
@@ -80,6 +81,8 @@ pub struct Shared {
     /// Which runs are known, for whoever looks at one.
     pub known_runs: KnownRuns,
     pub agents: agents::Store,
+    /// The trash has become fuller.
+    pub put_away: tokio::sync::Notify,
     /// Whose connections are made ahead, and when.
     pub warming: ssh::Warming,
     /// Who comes back when, after the daemon's start.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol::consent::Consent;
 use protocol::secret::{SecretSource, SecretView};
-use protocol::workspace::{DestroyResult, UpParams, UpResult, WorkspaceView};
+use protocol::workspace::{DestroyResult, UpParams, UpResult, WhileRunning, WorkspaceView};
 use protocol::{Error, Kind, Timestamp, WorkspaceId, WorkspaceName, WorkspaceRef};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ pub struct Registry {
 struct Inner {
     /// By id, which is the order of their making.
     all: BTreeMap<WorkspaceId, Entry>,
+    /// Names and uids of those that are just being brought back.
+    reserved: Vec<(WorkspaceName, u32)>,
     /// Their owners' tasks.
     tasks: JoinSet<()>,
 }
@@ -93,11 +95,16 @@ impl Registry {
         let (shared, shutdown) = (registry.shared.clone(), registry.shutdown.clone());
         registry.lock().tasks.spawn(async move {
             let mut turns = tokio::time::interval(SWEEP);
-            while shutdown.run_until_cancelled(turns.tick()).await.is_some() {
-                let sweep = trash::sweep(&shared, std::time::SystemTime::now());
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    _ = turns.tick() => {}
+                    () = shared.put_away.notified() => {}
+                }
+                let sweep = trash::sweep(&shared, std::time::SystemTime::now(), trash::MOST);
                 let Some(swept) = shutdown.run_until_cancelled(sweep).await else { return };
-                if swept > 0 {
-                    tracing::info!(swept, "destroyed workspaces were kept long enough");
+                for gone in swept {
+                    tracing::info!(workspace = %gone.id, bytes = gone.bytes, "a destroyed workspace was kept long enough, or the trash had become too large");
                 }
             }
         });
@@ -200,11 +207,23 @@ impl Registry {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let own: Vec<&Path> = self.own.iter().map(PathBuf::as_path).collect();
         let project = transfer::suitable(&params.project, home.as_deref(), &own).map_err(|e| unsuitable(&e))?;
+        let from = params.from.as_deref().map(|from| match from.split_once(':') {
+            Some((from, checkpoint)) => (from.to_owned(), Some(checkpoint.to_owned())),
+            None => (from.to_owned(), None),
+        });
         let handle = match self.existing(&project, params.name.as_ref())? {
+            Some(handle) if from.is_some() => {
+                let name = &handle.snapshot().view.name;
+                let message = format!("{} has a workspace already: {name}", project.display());
+                return Err(Error::new(Kind::WorkspaceTaken, message).hint("vcodingctl up -w ANOTHER-NAME --from ID"));
+            }
             Some(handle) => handle,
             None => {
                 transfer::may_be_repository(&project).map_err(|e| unsuitable(&e))?;
-                self.create(&project, params.name).await?
+                match &from {
+                    Some((from, _)) => self.bring_back(&project, params.name, from).await?,
+                    None => self.create(&project, params.name).await?,
+                }
             }
         };
         let rebuild = match (params.rebuild, params.no_cache) {
@@ -212,7 +231,11 @@ impl Registry {
             (true, false) => Rebuild::Cached,
             (false, false) => Rebuild::No,
         };
-        let done = handle.up(rebuild, say).await?;
+        let mut done = handle.up(rebuild, say).await?;
+        if let Some((_, Some(checkpoint))) = from {
+            let back = handle.rollback(checkpoint, Vec::new(), WhileRunning::Refuse).await?;
+            done.told.notes.push(format!("its work tree is as it was at {}", back.target));
+        }
         Ok(done.into_result(&handle))
     }
 
@@ -250,7 +273,8 @@ impl Registry {
 
     async fn create(&self, project: &Path, name: Option<WorkspaceName>) -> Result<Handle, Error> {
         let (state_dir, root) = (self.shared.state_dir.clone(), project.to_owned());
-        let settings = super::steps::blocking(move || consent::settings(&state_dir, &root)).await?;
+        let looked = move || Ok((consent::settings(&state_dir, &root)?, trash::uids(&state_dir)));
+        let (settings, kept) = super::steps::blocking(looked).await?;
         if !project.join(&settings.dockerfile).is_file() {
             return Err(no_dockerfile(project, &settings.dockerfile));
         }
@@ -270,7 +294,7 @@ impl Registry {
             if let Some(entry) = made_meanwhile {
                 return Ok(entry.handle.clone());
             }
-            let record = new_record(&inner, project, wanted, settings)?;
+            let record = new_record(&inner, project, wanted, settings, &kept)?;
             (self.adopt_in(&mut inner, record.clone()), record)
         };
         self.shared.workspaces.put(&record).await.map_err(|e| failure::of_store(&e))?;
@@ -286,6 +310,7 @@ impl Registry {
         let view = handle.snapshot().view.clone();
         handle.destroy(force, purge).await?;
         self.lock().all.remove(&view.id);
+        self.shared.put_away.notify_one();
         let kept = i64::try_from(trash::KEPT.as_millis()).unwrap_or(0);
         let kept_until = (!purge).then(|| Timestamp::from_unix_ms(Timestamp::now().unix_ms() + kept));
         Ok(DestroyResult { id: view.id, name: view.name, kept_until })
@@ -315,7 +340,54 @@ fn live_runs(shared: &Shared) -> Result<BTreeMap<WorkspaceId, Vec<RunRecord>>, E
     Ok(live)
 }
 
-enum Wanted {
+/// A name and a uid that nobody else gets until they are filled or this is dropped.
+pub(super) struct Reserved<'a> {
+    registry: &'a Registry,
+    name: WorkspaceName,
+    uid: u32,
+}
+
+impl Registry {
+    /// The name that a workspace is to be brought back under, with its uid.
+    ///
+    /// # Errors
+    /// [`Kind::WorkspaceTaken`].
+    pub(super) fn reserve(&self, wanted: Wanted, uid: u32) -> Result<Reserved<'_>, Error> {
+        let mut inner = self.lock();
+        let name = free_name(&inner, wanted)?;
+        // Destroyed by a daemon that kept no files of it, and gave its uid away again.
+        let other = inner.all.values().find(|entry| entry.uid == uid && nix::unistd::geteuid().is_root());
+        if let Some(other) = other {
+            let message =
+                format!("its files would belong to the guest of workspace {}, which has its uid by now", other.name);
+            return Err(Error::new(Kind::WorkspaceTaken, message).hint("vcodingctl ls --trash"));
+        }
+        inner.reserved.push((name.clone(), uid));
+        Ok(Reserved { registry: self, name, uid })
+    }
+}
+
+impl Reserved<'_> {
+    pub(super) fn name(&self) -> &WorkspaceName {
+        &self.name
+    }
+
+    /// Makes its owner.
+    pub(super) fn fill(self, record: WorkspaceRecord) -> Handle {
+        self.registry.adopt(record)
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.registry.lock();
+        if let Some(at) = inner.reserved.iter().position(|(name, uid)| (name, uid) == (&self.name, &self.uid)) {
+            inner.reserved.swap_remove(at);
+        }
+    }
+}
+
+pub(super) enum Wanted {
     /// This and no other.
     This(WorkspaceName),
     /// This, or the same with a number.
@@ -336,9 +408,10 @@ fn new_record(
     project: &Path,
     wanted: Wanted,
     settings: config::Project,
+    kept: &BTreeSet<u32>,
 ) -> Result<WorkspaceRecord, Error> {
     let name = free_name(inner, wanted)?;
-    let (uid, gid) = user_of_guest(inner)?;
+    let (uid, gid) = user_of_guest(inner, kept)?;
     Ok(WorkspaceRecord {
         id: new_id()?,
         revision: 0,
@@ -370,9 +443,14 @@ fn new_record(
 
 fn free_name(inner: &Inner, wanted: Wanted) -> Result<WorkspaceName, Error> {
     let owner = |name: &WorkspaceName| inner.all.values().find(|e| e.name == *name);
+    let reserved = |name: &WorkspaceName| inner.reserved.iter().any(|(other, _)| other == name);
     match wanted {
         Wanted::This(name) => match owner(&name) {
             Some(taken) => Err(taken_by_another(taken)),
+            None if reserved(&name) => {
+                Err(Error::new(Kind::WorkspaceTaken, format!("a workspace {name} is just being brought back"))
+                    .hint("vcodingctl ls"))
+            }
             None => Ok(name),
         },
         Wanted::Like(name) => {
@@ -431,13 +509,16 @@ fn unsuitable(why: &Unsuitable) -> Error {
 
 /// The daemon's own user, or, where that is root, one that is nobody's: neither an account of
 /// this host nor another guest's.
-fn user_of_guest(inner: &Inner) -> Result<(u32, u32), Error> {
+/// `kept` are those of destroyed workspaces whose files are still there.
+fn user_of_guest(inner: &Inner, kept: &BTreeSet<u32>) -> Result<(u32, u32), Error> {
     let me = nix::unistd::geteuid();
     if !me.is_root() {
         return Ok((me.as_raw(), nix::unistd::getegid().as_raw()));
     }
     let taken = |uid: u32| {
         inner.all.values().any(|e| e.uid == uid)
+            || inner.reserved.iter().any(|(_, reserved)| *reserved == uid)
+            || kept.contains(&uid)
             || !matches!(nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)), Ok(None))
             || !matches!(nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(uid)), Ok(None))
     };

@@ -341,9 +341,10 @@ impl Actor {
         }
         if purge {
             trash::forget_runs(&self.shared, &self.record.id).await?;
-            for reference in self.record.images() {
-                up::forget_image(&self.shared, &self.record.id, &reference).await;
-            }
+        }
+        // One that is brought back builds it again, mostly from the engine's cache.
+        for reference in self.record.images() {
+            up::forget_image(&self.shared, &self.record.id, &reference).await;
         }
         self.timeline.close().await;
         let (state_dir, id) = (self.shared.state_dir.clone(), self.record.id.clone());

@@ -1,5 +1,6 @@
 //! Workspaces on the fake provider: every operation, cut off before and after every step.
 
+mod destroyed;
 mod kill;
 mod life;
 mod lost;

@@ -119,22 +119,45 @@ impl Actor {
     }
 }
 
-/// An image that no workspace but `workspace` needs goes, by its reference or its id; its layers stay as long as others have them.
-/// False if it may have to go another time: it is in use, the engine does not answer, or another workspace is just being made.
-pub(super) async fn forget_image(shared: &Shared, workspace: &WorkspaceId, reference: &str) -> bool {
-    let Ok(all) = shared.workspaces.list() else { return false };
+/// Whether no workspace has this image or is just being made from it.
+pub(super) fn is_free(shared: &Shared, but: Option<&WorkspaceId>, reference: &str) -> bool {
+    matches!(use_of(shared, but, reference), Use::None)
+}
+
+/// Who needs an image.
+enum Use {
+    None,
+    /// Another workspace.
+    Another,
+    /// A record cannot be read, or a workspace that may come to need it is just being made.
+    Unknown,
+}
+
+fn use_of(shared: &Shared, but: Option<&WorkspaceId>, reference: &str) -> Use {
+    let Ok(all) = shared.workspaces.list() else { return Use::Unknown };
     for other in all {
-        let Ok(other) = other else { return false };
-        if other.id == *workspace {
+        let Ok(other) = other else { return Use::Unknown };
+        if Some(&other.id) == but {
             continue;
         }
         if other.image.is_some_and(|image| image.reference == reference || image.id == reference) {
-            return true;
+            return Use::Another;
         }
         let is_made = other.intent.is_some_and(|intent| matches!(intent.operation, Operation::Up { .. }));
         if is_made && image::is_of(reference, &other.name) {
-            return false;
+            return Use::Unknown;
         }
+    }
+    Use::None
+}
+
+/// An image that no workspace but `workspace` needs goes, by its reference or its id; its layers stay as long as others have them.
+/// False if it may have to go another time: it is in use, the engine does not answer, or another workspace is just being made.
+pub(super) async fn forget_image(shared: &Shared, workspace: &WorkspaceId, reference: &str) -> bool {
+    match use_of(shared, Some(workspace), reference) {
+        Use::None => {}
+        Use::Another => return true,
+        Use::Unknown => return false,
     }
     let removed = shared.provider.remove_image(reference).await;
     if let Err(error) = &removed {

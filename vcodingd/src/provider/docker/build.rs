@@ -12,8 +12,8 @@ use tokio_util::io::ReaderStream;
 
 use super::failure::{Asked, classify, is_no_space};
 use super::progress::Progress;
-use super::{ACT, Docker};
-use crate::provider::{BuildEvent, BuildSpec, Error, ImageId, Result};
+use super::{ACT, ASK, Docker};
+use crate::provider::{BuildEvent, BuildSpec, Error, ImageId, NamedImage, Result};
 
 pub use super::progress::OUTPUT_LINES;
 
@@ -205,6 +205,18 @@ pub(super) async fn tag(docker: &Docker, image: &ImageId, name: &str) -> Result<
         Asked::Missing(_) => Err(Error::NoSuchImage { reference: image.0.clone() }),
         Asked::Conflict(message) => Err(Error::Engine { doing: "naming an image", message }),
     }
+}
+
+pub(super) async fn images(docker: &Docker, prefix: &str) -> Result<Vec<NamedImage>> {
+    let client = docker.client()?;
+    let filters = HashMap::from([("reference", vec![format!("{prefix}*")])]);
+    let options = query::ListImagesOptionsBuilder::default().filters(&filters).build();
+    let found = docker.ask("listing images", ASK, client.list_images(Some(options))).await?.needed("its list")?;
+    let named = found.into_iter().flat_map(|image| {
+        let bytes = u64::try_from(image.size).unwrap_or(0);
+        image.repo_tags.into_iter().map(move |name| NamedImage { name, bytes })
+    });
+    Ok(named.filter(|image| image.name.starts_with(prefix)).collect())
 }
 
 pub(super) async fn remove_image(docker: &Docker, reference: &str) -> Result<()> {

@@ -33,7 +33,7 @@ use failure::Asked;
 
 use super::{
     BuildEvent, BuildSpec, Carrier, Claim, ClaimedBind, Engine, Error, Guest, GuestSpec, GuestState, ImageId,
-    ImageInfo, InitProcess, Look, Peeked, Provider, Result, Walls, is_ours, recorded_nonce,
+    ImageInfo, InitProcess, Look, NamedImage, Peeked, Provider, Result, Walls, is_ours, recorded_nonce,
 };
 
 /// Questions about what is there.
@@ -442,6 +442,10 @@ impl Provider for Docker {
 
     fn tag<'a>(&'a self, image: &'a ImageId, name: &'a str) -> BoxFuture<'a, Result<()>> {
         build::tag(self, image, name).boxed()
+    }
+
+    fn images<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<NamedImage>>> {
+        build::images(self, prefix).boxed()
     }
 
     fn remove_image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<()>> {

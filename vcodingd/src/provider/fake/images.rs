@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::World;
-use crate::provider::{BuildEvent, BuildSpec, Error, ImageId, ImageInfo, Look, PathKind, Peeked, RUN_BYTES, Result};
+use crate::provider::{
+    BuildEvent, BuildSpec, Error, ImageId, ImageInfo, Look, NamedImage, PathKind, Peeked, RUN_BYTES, Result,
+};
 
 /// No context of a test is longer.
 const MAX_CONTEXT: u64 = RUN_BYTES;
@@ -108,6 +110,12 @@ impl Images {
             image.info.names.push(name.to_owned());
         }
         Ok(())
+    }
+
+    pub fn named(&self, prefix: &str) -> Vec<NamedImage> {
+        let names = self.0.values().flat_map(|image| &image.info.names);
+        let named = names.filter(|name| name.starts_with(prefix));
+        named.map(|name| NamedImage { name: name.clone(), bytes: 1 }).collect()
     }
 
     pub fn remove(&mut self, reference: &str) {

@@ -32,8 +32,8 @@ pub use images::Image;
 pub use world::{Op, World};
 
 use super::{
-    BuildEvent, BuildSpec, Carrier, Engine, Error, Guest, GuestSpec, ImageId, ImageInfo, InitProcess, Look, Peeked,
-    Provider, Result, Walls,
+    BuildEvent, BuildSpec, Carrier, Engine, Error, Guest, GuestSpec, ImageId, ImageInfo, InitProcess, Look, NamedImage,
+    Peeked, Provider, Result, Walls,
 };
 
 /// A provider over a [`World`], for one state directory.
@@ -98,6 +98,10 @@ impl Provider for Fake {
 
     fn tag<'a>(&'a self, image: &'a ImageId, name: &'a str) -> BoxFuture<'a, Result<()>> {
         self.call(Op::Tag, async move { self.world.images(|images| images.tag(&image.0, name)) }).boxed()
+    }
+
+    fn images<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<NamedImage>>> {
+        self.call(Op::Image, async move { Ok(self.world.images(|images| images.named(prefix))) }).boxed()
     }
 
     fn remove_image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<()>> {

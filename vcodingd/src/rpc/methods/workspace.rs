@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use jsonrpsee::RpcModule;
-use protocol::methods::{ConsentSet, ConsentShow, Destroy, List, Show, Start, Stop, Up};
-use protocol::workspace::{Phase, ShowResult, WorkspaceList};
+use protocol::methods::{ConsentSet, ConsentShow, Destroy, Gc, List, Show, Start, Stop, Trash, Up};
+use protocol::workspace::{Phase, ShowResult, TrashList, WorkspaceList};
 use tokio::sync::mpsc;
 
 use super::{Context, register};
@@ -40,6 +40,8 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
     register::<Destroy, _, _>(module, async |context, _, params| {
         context.registry.destroy(&params.workspace, params.force, params.purge).await
     });
+    register::<Trash, _, _>(module, async |context, _, _| Ok(TrashList { trash: context.registry.trash().await? }));
+    register::<Gc, _, _>(module, async |context, _, params| context.registry.gc(params).await);
 }
 
 fn shown(handle: &Handle) -> ShowResult {

@@ -43,6 +43,14 @@ impl World {
         Self { guests: Guests::new().unwrap(), project: project.canonicalize().unwrap(), dir }
     }
 
+    /// Another project.
+    pub fn project_beside(&self, name: &str) -> PathBuf {
+        let project = self.dir.path().join(name);
+        std::fs::create_dir(&project).unwrap();
+        std::fs::copy(self.project.join("Dockerfile"), project.join("Dockerfile")).unwrap();
+        project.canonicalize().unwrap()
+    }
+
     pub fn state(&self) -> PathBuf {
         self.dir.path().join("state").canonicalize().unwrap()
     }
@@ -77,6 +85,7 @@ impl World {
             points,
             known_runs: KnownRuns::default(),
             turns: Turns::default(),
+            put_away: tokio::sync::Notify::new(),
             warming: crate::ssh::Warming::default(),
             agents: open_store(&state_dir).unwrap(),
             model_client: crate::egress::Client::new(),
