@@ -1,5 +1,5 @@
-//! What vcoding brings along as data: the manifests of the agents it knows, and the templates that `vcodingctl init` makes a
-//! project's files from.
+//! What vcoding brings along as data: the manifests of the agents it knows, what their providers may be asked, and the templates
+//! that `vcodingctl init` makes a project's files from.
 //!
 //! A template is a directory: `template.toml` with a title and questions, and files whose names and contents are rendered. The
 //! built-in ones have the very form that a user's own have.
@@ -17,6 +17,9 @@ pub use template::{Error, File, Project, Question, Template, given};
 
 /// The agents' manifests: name and TOML.
 pub const AGENTS: &[(&str, &str)] = &[("claude", include_str!("../agents/claude.toml"))];
+
+/// What a provider may be asked with a user's key: the wire's name and TOML.
+pub const POLICIES: &[(&str, &str)] = &[("anthropic", include_str!("../policies/anthropic.toml"))];
 
 /// What a project may be for.
 pub const PURPOSES: &[&str] = &["application", "library", "web service", "data"];

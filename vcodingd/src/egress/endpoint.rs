@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
 
+use super::policy::Policy;
 use crate::secrets::Secret;
 
 /// A connection takes no longer.
@@ -27,18 +28,10 @@ impl Wire {
         Some((HeaderName::from_static("x-api-key"), value))
     }
 
-    /// The paths by which a model is asked something. All others (files, batches, models,
-    /// organisations) are not an agent's business.
-    pub fn paths(self) -> &'static [&'static str] {
+    /// What it may be asked.
+    pub(super) fn policy(self) -> &'static Policy {
         match self {
-            Self::Anthropic => &["/v1/messages", "/v1/messages/count_tokens"],
-        }
-    }
-
-    /// The queries that those paths may have.
-    pub(super) fn query_is_allowed(self, query: Option<&str>) -> bool {
-        match self {
-            Self::Anthropic => matches!(query, None | Some("" | "beta=true")),
+            Self::Anthropic => Policy::anthropic(),
         }
     }
 }
@@ -88,7 +81,7 @@ impl Endpoint {
         }
         wire.credential(&key).filter(|(_, value)| !value.is_empty()).ok_or(InvalidEndpoint::Key)?;
         let paths = match paths {
-            [] => wire.paths().iter().map(|&path| path.to_owned()).collect(),
+            [] => wire.policy().paths.clone(),
             given => given.to_vec(),
         };
         Ok(Self { base: uri, key, wire, paths })

@@ -1,7 +1,8 @@
 //! Who may ask a model: the live runs of one workspace, each within its budget.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use protocol::RunId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,6 +15,8 @@ use super::{Endpoint, Fingerprint, Token};
 const FLIGHTS: usize = 64;
 /// How much of request bodies one workspace may have the daemon hold, in KiB.
 const ROOM: usize = 64 << 10;
+/// Headers of a run that are said to stay here; a guest can think of any number.
+const MOST_SAID: usize = 32;
 
 /// The gate of a workspace. A token is valid only here, so one that leaks to another workspace
 /// is worth nothing there; between processes of one guest it attributes, it does not protect.
@@ -37,6 +40,8 @@ pub(super) struct Admission {
     pub counts: Arc<Counts>,
     /// Cancelled when the run is over: what it has under way ends then.
     pub over: CancellationToken,
+    /// What was said to stay here of its requests.
+    said: Mutex<BTreeSet<String>>,
 }
 
 impl Default for Gate {
@@ -81,6 +86,7 @@ impl Gate {
             max_requests,
             counts: Arc::new(Counts::resume(spent)),
             over: CancellationToken::new(),
+            said: Mutex::default(),
         };
         self.write().push(Arc::new(admission));
     }
@@ -152,6 +158,20 @@ impl Admission {
     /// Takes one request out of the run's budget; false if it is used up.
     pub fn spend(&self) -> bool {
         self.counts.spend(self.max_requests)
+    }
+
+    /// Says what stays here of a request, each thing once in the run.
+    pub fn dropped(&self, dropped: Vec<String>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = Vec::new();
+        for one in dropped {
+            if said.len() < MOST_SAID && said.insert(one.clone()) {
+                new.push(one);
+            }
+        }
+        if !new.is_empty() {
+            tracing::info!(run = %self.run, dropped = ?new, "headers that are not known to be harmless do not go to the model");
+        }
     }
 
     pub fn max_requests(&self) -> Option<u64> {

@@ -1,6 +1,14 @@
-//! Which headers cross.
+//! Which headers cross: to the provider only those that are known to be harmless, since a gateway before it may take others for
+//! an address or for another credential.
 
-use http::header::{self, HeaderMap, HeaderName};
+use std::collections::BTreeSet;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::policy::Policy;
+
+/// A name or a value is cut here when it is shown.
+const SHOWN: usize = 60;
 
 /// Concern one connection only (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 8] = [
@@ -14,26 +22,16 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
 ];
 
-/// Whatever a provider may take for a credential: ours is the only one that goes out.
-const CREDENTIALS: [&str; 8] = [
-    "x-api-key",
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "x-goog-api-key",
-    "api-key",
-    "x-auth-token",
-    "x-amz-security-token",
-];
-
-/// What our client says for itself, and what would change how body or answer are written.
-const OURS: [HeaderName; 6] = [
+/// What carries a token of ours, and what our client says for itself.
+const TAKEN: [HeaderName; 8] = [
+    HeaderName::from_static("x-api-key"),
+    header::AUTHORIZATION,
     header::HOST,
     header::CONTENT_LENGTH,
-    header::EXPECT,
+    header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::ACCEPT_ENCODING,
-    header::FORWARDED,
+    header::EXPECT,
 ];
 
 /// State of the provider's edge that is not the guest's.
@@ -41,7 +39,7 @@ const NOT_FOR_THE_GUEST: [HeaderName; 3] = [header::SET_COOKIE, header::ALT_SVC,
 
 /// The credentials that a request shows, each as the bare token.
 pub(super) fn credentials(headers: &HeaderMap) -> Vec<&[u8]> {
-    let keys = headers.get_all("x-api-key").iter().map(http::HeaderValue::as_bytes);
+    let keys = headers.get_all("x-api-key").iter().map(HeaderValue::as_bytes);
     let bearers = headers.get_all(header::AUTHORIZATION).iter().map(|value| {
         let value = value.as_bytes();
         match value.split_at_checked(7) {
@@ -53,17 +51,63 @@ pub(super) fn credentials(headers: &HeaderMap) -> Vec<&[u8]> {
 }
 
 /// The guest's headers as they go on to the provider, without the key.
-pub(super) fn outbound(headers: &HeaderMap) -> HeaderMap {
-    let mut out = end_to_end(headers);
-    for name in CREDENTIALS {
-        out.remove(name);
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    pub headers: HeaderMap,
+    /// What stays here, by name, or by name and value where only the value does.
+    pub dropped: Vec<String>,
+}
+
+/// Only what `policy` names crosses.
+pub(super) fn outbound(headers: &HeaderMap, policy: &Policy) -> Outbound {
+    let mut out = Outbound::default();
+    let crossing = end_to_end(headers);
+    for name in crossing.keys() {
+        let values = crossing.get_all(name).iter();
+        match policy.headers.values.get(name.as_str()) {
+            Some(known) => out.insert_known(name, values, known),
+            None if policy.headers.pass.contains(name.as_str()) => {
+                for value in values {
+                    out.headers.append(name, value.clone());
+                }
+            }
+            None if TAKEN.contains(name) => {}
+            None => out.dropped.push(shown(name.as_str())),
+        }
     }
-    for name in OURS {
-        out.remove(name);
-    }
+    // As it was judged.
+    out.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // Usage is read as the answer passes.
-    out.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
+    out.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     out
+}
+
+impl Outbound {
+    fn insert_known<'v>(
+        &mut self,
+        name: &HeaderName,
+        values: impl Iterator<Item = &'v HeaderValue>,
+        known: &BTreeSet<String>,
+    ) {
+        let mut kept = Vec::new();
+        for value in values.flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
+            let value = String::from_utf8_lossy(value.trim_ascii());
+            if known.contains(&*value) {
+                kept.push(value);
+            } else if !value.is_empty() {
+                self.dropped.push(format!("{name}: {}", shown(&value)));
+            }
+        }
+        if let Ok(value) = HeaderValue::try_from(kept.join(","))
+            && !value.is_empty()
+        {
+            self.headers.insert(name, value);
+        }
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 /// The provider's headers as they go on to the guest.
@@ -113,7 +157,7 @@ mod tests {
             ("x-goog-api-key", "k"),
             ("api-key", "k"),
             ("anthropic-version", "2023-06-01"),
-            ("anthropic-beta", "a,b"),
+            ("anthropic-beta", "effort-2025-11-24"),
             ("x-stainless-lang", "js"),
             ("user-agent", "claude"),
             ("content-type", "application/json"),
@@ -125,7 +169,9 @@ mod tests {
             ("upgrade", "h2c"),
             ("te", "trailers"),
         ]);
-        let out = outbound(&came);
+        let Outbound { headers: out, mut dropped } = outbound(&came, Policy::anthropic());
+        dropped.sort_unstable();
+        assert_eq!(dropped, ["api-key", "cookie", "proxy-authorization", "x-goog-api-key"]);
         let expected = [
             "accept-encoding",
             "anthropic-beta",
@@ -141,7 +187,51 @@ mod tests {
     #[test]
     fn a_connection_header_cannot_take_away_what_we_put_in() {
         // Ours is put in after this, so that naming it here takes nothing away.
-        assert!(outbound(&headers(&[("connection", "x-api-key, accept-encoding")])).contains_key("accept-encoding"));
+        let out = outbound(&headers(&[("connection", "x-api-key, accept-encoding")]), Policy::anthropic());
+        assert!(out.headers.contains_key("accept-encoding"));
+    }
+
+    #[test]
+    fn what_a_gateway_may_take_for_an_address_stays_here() {
+        let hostile = [
+            ("x-portkey-custom-host", "https://a.example"),
+            ("helicone-target-url", "https://a.example"),
+            ("x-http-method-override", "GET"),
+            ("x-original-url", "/v1/files"),
+            ("x-rewrite-url", "/v1/files"),
+            ("x-forwarded-host", "a.example"),
+            ("forwarded", "host=a.example"),
+            ("anthropic-workspace-id", "w"),
+            ("x-stainless-anything", "x"),
+        ];
+        let out = outbound(&headers(&hostile), Policy::anthropic());
+        assert_eq!(names(&out.headers), ["accept-encoding", "content-type"]);
+        assert_eq!(out.dropped.len(), hostile.len(), "{:?}", out.dropped);
+    }
+
+    #[test]
+    fn a_beta_that_is_not_known_is_left_out_and_the_others_go() {
+        let out = |lines: &[(&'static str, &'static str)]| {
+            let mut came = HeaderMap::new();
+            for &(name, value) in lines {
+                came.append(name, value.parse().unwrap());
+            }
+            let out = outbound(&came, Policy::anthropic());
+            let sent = ["anthropic-beta", "anthropic-version"].map(|name| {
+                let values: Vec<_> = out.headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect();
+                values.join("|")
+            });
+            (sent.join(" "), out.dropped)
+        };
+        let (sent, dropped) = out(&[
+            ("anthropic-beta", "claude-code-20250219, mcp-client-2025-11-20,,effort-2025-11-24"),
+            ("anthropic-beta", "files-api-2025-04-14"),
+            ("anthropic-version", "2023-06-01"),
+        ]);
+        assert_eq!(sent, "claude-code-20250219,effort-2025-11-24 2023-06-01");
+        assert_eq!(dropped, ["anthropic-beta: mcp-client-2025-11-20", "anthropic-beta: files-api-2025-04-14"]);
+        let (sent, dropped) = out(&[("anthropic-beta", "Claude-Code-20250219"), ("anthropic-version", "2030-01-01")]);
+        assert_eq!((sent.trim(), dropped.len()), ("", 2), "{dropped:?}");
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! Whether a request would make the provider an exit.
 //!
 //! A provider that fetches a URL, runs a tool or code, or reads the account's files for its caller
-//! carries data past the wall, with the user's key. What does that is refused by what it is in the
-//! Messages API; a tool or a source of a kind that is not known here is refused too, since what
-//! it does is not known either. What a client's own tools take and return is nobody's business.
+//! carries data past the wall, with the user's key. What may be asked is a [`Policy`]; what it does not
+//! name is refused where it could make the provider act: any other key of the top level, any other kind
+//! of tool or source, and in a block whatever names something to fetch. What a client's own tools take and
+//! return is nobody's business.
 //!
-//! The body is read where it lies: a tree of values would be sixteen times as large. A key that
-//! is there twice is no request, so that the provider cannot read another one than was judged.
+//! The body is read where it lies: a tree of values would be sixteen times as large. A key that is there
+//! twice is no request, and one that differs from a judged one only in the case of its letters is refused,
+//! so that no reader sees another request than was judged.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::policy::{Fetched, Policy, same_but_for_case};
 
 /// The body is not of the form of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,21 +26,18 @@ pub struct NotARequest {
     pub why: String,
 }
 
-/// Tools that the client runs; the provider only knows their schema. Each is followed by a date.
-const CLIENT_TOOLS: [&str; 4] = ["bash_", "text_editor_", "computer_", "memory_"];
-/// Looks among the tools of the same request.
-const TOOL_SEARCH: &str = "tool_search_tool_";
-/// Sources whose content is in the request itself.
-const INLINE: [&str; 3] = ["base64", "text", "content"];
-/// The name of a kind is cut here when it is shown.
+/// The name of a kind or a key is cut here when it is shown.
 const SHOWN: usize = 60;
+/// Keys of one tool, message, block or source, and how long each may be: they are held while it is read.
+const MOST_KEYS: usize = 64;
+const LONGEST_KEY: usize = 256;
 
 /// Why a Messages request must not go out, in the caller's words; `None` if it may.
 ///
 /// # Errors
 /// [`NotARequest`].
-pub fn refusal(body: &[u8]) -> Result<Option<String>, NotARequest> {
-    let Item(body): Item<Body> = serde_json::from_slice(body).map_err(|error| {
+pub(super) fn refusal(body: &[u8], policy: &Policy) -> Result<Option<String>, NotARequest> {
+    let finding = read(body, Request(policy)).map_err(|error| {
         let kind = match error.classify() {
             serde_json::error::Category::Data => "an unexpected value",
             serde_json::error::Category::Eof => "it ends too early",
@@ -44,319 +45,342 @@ pub fn refusal(body: &[u8]) -> Result<Option<String>, NotARequest> {
         };
         NotARequest { why: format!("{kind} at line {}, column {}", error.line(), error.column()) }
     })?;
-    let finding = if body.mcp_servers.is_some_and(|servers| !servers.is_empty()) {
-        Some("mcp_servers lets the provider call servers".to_owned())
-    } else if body.container.is_some() {
-        Some("container lets the provider run code".to_owned())
-    } else {
-        body.tools.0.or(body.messages.0).or(body.system.0)
-    };
     Ok(finding.map(|finding| format!("{finding}, which is outside this workspace's wall")))
 }
 
-#[derive(Deserialize)]
-struct Body {
-    #[serde(default)]
-    tools: First<Tool>,
-    #[serde(default)]
-    messages: First<Message>,
-    #[serde(default)]
-    system: First<Block>,
-    // Without memory: the vector's items have no size.
-    #[serde(default)]
-    mcp_servers: Option<Vec<IgnoredAny>>,
-    #[serde(default)]
-    container: Option<IgnoredAny>,
+fn read<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = seed.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
-#[derive(Deserialize)]
-struct Tool {
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
+/// The whole body.
+struct Request<'p>(&'p Policy);
+
+impl<'de> DeserializeSeed<'de> for Request<'_> {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
 }
 
-#[derive(Deserialize)]
-struct Message {
-    #[serde(default)]
-    content: First<Block>,
+impl<'de> Visitor<'de> for Request<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let policy = self.0;
+        let (mut first, mut seen) = (None::<String>, Vec::new());
+        while let Some(Key(key)) = map.next_key()? {
+            let known =
+                policy.body.keys.get(&*key).or_else(|| policy.body.empty.get_key_value(&*key).map(|(key, _)| key));
+            let Some(known) = known else {
+                map.next_value::<IgnoredAny>()?;
+                first = first.or_else(|| Some(policy.unknown_key(&key)));
+                continue;
+            };
+            if seen.contains(&known) {
+                return Err(A::Error::custom("a key is there twice"));
+            }
+            seen.push(known);
+            let finding = match (What::of(known), policy.body.empty.get(known)) {
+                (_, Some(does)) => (!map.next_value_seed(Empty)?).then(|| format!("{known} {does}")),
+                (Some(what), None) => map.next_value_seed(Look::any(policy, what))?.finding,
+                (None, None) => {
+                    map.next_value::<IgnoredAny>()?;
+                    None
+                }
+            };
+            first = first.or(finding);
+        }
+        Ok(first)
+    }
 }
 
-/// A block of content; `content` has blocks in it in turn, `input` and all else is not looked at.
-#[derive(Deserialize)]
-struct Block {
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
-    #[serde(default)]
-    source: First<Source>,
-    #[serde(default)]
-    content: First<Block>,
-}
-
-#[derive(Deserialize)]
-struct Source {
-    #[serde(default, rename = "type")]
-    kind: Option<String>,
-    #[serde(default)]
-    content: First<Block>,
+impl Policy {
+    fn unknown_key(&self, key: &str) -> String {
+        let known = self.body.keys.iter().chain(self.body.empty.keys());
+        match known.into_iter().find(|known| same_but_for_case(known, key)) {
+            Some(known) => format!("the key {} is {known:?} in other letters", shown(key)),
+            None => format!("the key {} is not known to leave the provider where it is", shown(key)),
+        }
+    }
 }
 
 /// What may hold a reason to refuse.
-trait Judged {
-    fn finding(self) -> Option<String>;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Message,
+    Tool,
+    Block,
+    Source,
 }
 
-impl Judged for Tool {
-    fn finding(self) -> Option<String> {
-        let kind = self.kind.filter(|kind| {
-            !(kind == "custom"
-                || kind.starts_with(TOOL_SEARCH)
-                || CLIENT_TOOLS.iter().any(|known| kind.starts_with(known)))
-        })?;
-        Some(format!("the tool {} is run by the provider", shown(&kind)))
+/// Keys that lead to such things, wherever they stand.
+const JUDGED: [(&str, What); 7] = [
+    ("content", What::Block),
+    ("definition", What::Tool),
+    ("messages", What::Message),
+    ("source", What::Source),
+    ("system", What::Block),
+    ("tool", What::Block),
+    ("tools", What::Tool),
+];
+const KIND: &str = "type";
+
+impl What {
+    fn of(key: &str) -> Option<Self> {
+        JUDGED.iter().find(|(name, _)| *name == key).map(|(_, what)| *what)
     }
-}
 
-impl Judged for Message {
-    fn finding(self) -> Option<String> {
-        self.content.0
-    }
-}
-
-impl Judged for Block {
-    fn finding(self) -> Option<String> {
-        if self.kind.as_deref() == Some("container_upload") {
-            return Some("container_upload lets the provider run code".to_owned());
-        }
-        self.source.0.or(self.content.0)
-    }
-}
-
-impl Judged for Source {
-    fn finding(self) -> Option<String> {
-        match self.kind.as_deref() {
-            Some(kind) if INLINE.contains(&kind) => self.content.0,
-            Some("url") => Some("a source of type \"url\" is fetched by the provider".to_owned()),
-            Some("file") => Some("a source of type \"file\" is read from the key owner's account".to_owned()),
-            Some(other) => Some(format!("a source of type {} is not known to be in the request", shown(other))),
-            None => Some("a source without a type is not known to be in the request".to_owned()),
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Tool => "tool",
+            Self::Block => "block",
+            Self::Source => "source",
         }
     }
-}
 
-fn shown(kind: &str) -> String {
-    format!("{:?}", kind.chars().take(SHOWN).collect::<String>())
-}
+    /// Whether this key's value is the client's own business.
+    fn owns(self, policy: &Policy, kind: Option<&str>, key: &str) -> bool {
+        match self {
+            Self::Message => policy.messages.keys.contains(key),
+            Self::Tool => policy.tools.keys.contains(key),
+            Self::Source => policy.sources.keys.contains(key),
+            Self::Block => kind.and_then(|kind| policy.blocks.get(kind)).is_some_and(|keys| keys.contains(key)),
+        }
+    }
 
-/// The first finding in a value that is a text, one `T` or a list of them; nothing else is kept.
-struct First<T>(Option<String>, std::marker::PhantomData<T>);
-
-impl<T> Default for First<T> {
-    fn default() -> Self {
-        Self::of(None)
+    /// What is wrong with its kind.
+    fn refused_kind(self, policy: &Policy, kind: Option<&str>) -> Option<String> {
+        match (self, kind) {
+            (Self::Tool, Some(kind)) if !policy.tools.are_the_clients(kind) => {
+                Some(format!("the tool {} is run by the provider", shown(kind)))
+            }
+            (Self::Source, Some(kind)) if policy.sources.kinds.contains(kind) => None,
+            (Self::Source, Some("url")) => Some("a source of type \"url\" is fetched by the provider".to_owned()),
+            (Self::Source, Some("file")) => {
+                Some("a source of type \"file\" is read from the key owner's account".to_owned())
+            }
+            (Self::Source, Some(kind)) => {
+                Some(format!("a source of type {} is not known to be in the request", shown(kind)))
+            }
+            (Self::Source, None) => Some("a source without a type is not known to be in the request".to_owned()),
+            _ => None,
+        }
     }
 }
 
-impl<T> First<T> {
-    fn of(finding: Option<String>) -> Self {
-        Self(finding, std::marker::PhantomData)
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(SHOWN).collect::<String>())
+}
+
+/// Reads a text, one of `what`, or a list of them.
+#[derive(Clone, Copy)]
+struct Look<'p> {
+    policy: &'p Policy,
+    what: What,
+    /// One of a list: it can only be an object.
+    item: bool,
+}
+
+/// The first reason to refuse; nothing else of a value is kept.
+#[derive(Default)]
+struct Found {
+    finding: Option<String>,
+    is_text: bool,
+}
+
+impl<'p> Look<'p> {
+    fn any(policy: &'p Policy, what: What) -> Self {
+        Self { policy, what, item: false }
     }
 }
 
-impl<'de, T: Judged + Deserialize<'de>> Deserialize<'de> for First<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Looking(std::marker::PhantomData))
+impl<'de> DeserializeSeed<'de> for Look<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+        if self.item { deserializer.deserialize_map(self) } else { deserializer.deserialize_any(self) }
     }
 }
 
-struct Looking<T>(std::marker::PhantomData<T>);
-
-impl<'de, T: Judged + Deserialize<'de>> Visitor<'de> for Looking<T> {
-    type Value = First<T>;
+impl<'de> Visitor<'de> for Look<'_> {
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, an object, a list of objects or null")
+        f.write_str(if self.item { "an object" } else { "a text, an object, a list of objects or null" })
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<First<T>, E> {
-        Ok(First::default())
+    fn visit_str<E>(self, _: &str) -> Result<Found, E> {
+        Ok(Found { finding: None, is_text: true })
     }
 
-    fn visit_unit<E>(self) -> Result<First<T>, E> {
-        Ok(First::default())
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::default())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<First<T>, A::Error> {
-        Ok(First::of(T::deserialize(MapAccessDeserializer::new(map))?.finding()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<First<T>, A::Error> {
-        let mut first = None;
-        while let Some(Item(item)) = items.next_element::<Item<T>>()? {
-            first = first.or(item.finding());
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Found, A::Error> {
+        let mut found = Found::default();
+        while let Some(item) = items.next_element_seed(Self { item: true, ..self })? {
+            found.finding = found.finding.or(item.finding);
         }
-        Ok(First::of(first))
+        Ok(found)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        let (mut kind, mut first, mut source_is_text) = (None::<Cow<'de, str>>, None::<String>, false);
+        let (mut seen, mut rest) = (Vec::new(), Vec::new());
+        while let Some(Key(key)) = map.next_key()? {
+            if seen.len() == MOST_KEYS || key.len() > LONGEST_KEY || seen.contains(&key) {
+                return Err(A::Error::custom("a key is there twice, or there are too many"));
+            }
+            if key == KIND {
+                kind = map.next_value::<Option<Key<'de>>>()?.map(|Key(kind)| kind);
+            } else if let Some(what) = What::of(&key) {
+                let found = map.next_value_seed(Look::any(self.policy, what))?;
+                source_is_text |= what == What::Source && found.is_text;
+                first = first.or(found.finding);
+            } else {
+                // Where it lies: what it may be is said by the kind, which may come later.
+                rest.push((key.clone(), map.next_value::<&'de RawValue>()?));
+            }
+            seen.push(key);
+        }
+        let kind = kind.as_deref();
+        let mut finding = first.or_else(|| self.what.refused_kind(self.policy, kind));
+        if source_is_text && !kind.is_some_and(|kind| self.policy.fetched.named.contains(kind)) {
+            finding = finding.or_else(|| Some("a source that is a text is not known to be in the request".to_owned()));
+        }
+        for (key, value) in rest {
+            finding = match finding {
+                None if self.what.owns(self.policy, kind, &key) => None,
+                None => self.beside(kind, &key, value).map_err(A::Error::custom)?,
+                found => found,
+            };
+        }
+        Ok(Found { finding, is_text: false })
     }
 }
 
-/// A `T` that is an object: derived readers take a list for its fields in their order.
-struct Item<T>(T);
+impl Look<'_> {
+    /// What is wrong with a key that is not known here.
+    fn beside(&self, kind: Option<&str>, key: &str, value: &RawValue) -> Result<Option<String>, serde_json::Error> {
+        let judged = JUDGED.iter().map(|(name, _)| *name).chain([KIND]);
+        if let Some(judged) = judged.into_iter().find(|judged| same_but_for_case(judged, key)) {
+            return Ok(Some(format!("the key {} is {judged:?} in other letters", shown(key))));
+        }
+        let names = self.policy.fetched.is_key(key) || read(value.get().as_bytes(), Fetching(self.policy))?;
+        let of = kind.map(|kind| format!(" of type {}", shown(kind))).unwrap_or_default();
+        Ok(names.then(|| format!("{} in a {}{of} names something to fetch", shown(key), self.what.noun())))
+    }
+}
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Item<T> {
+/// Whether a value of a meaning that is not known names something to fetch.
+#[derive(Clone, Copy)]
+struct Fetching<'p>(&'p Policy);
+
+impl<'de> DeserializeSeed<'de> for Fetching<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fetching<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        Ok(Fetched::is_address(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
+        let mut any = false;
+        while let Some(item) = items.next_element_seed(self)? {
+            any |= item;
+        }
+        Ok(any)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let mut any = false;
+        while let Some(Key(key)) = map.next_key()? {
+            any |= self.0.fetched.is_key(&key);
+            any |= map.next_value_seed(self)?;
+        }
+        Ok(any)
+    }
+}
+
+/// Whether there is nothing in a value.
+struct Empty;
+
+impl<'de> DeserializeSeed<'de> for Empty {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        let raw: &RawValue = serde::Deserialize::deserialize(deserializer)?;
+        let text = raw.get();
+        let inner = text.strip_prefix(['[', '{']).and_then(|text| text.strip_suffix([']', '}']));
+        Ok(text == "null" || inner.is_some_and(|inner| inner.trim_ascii().is_empty()))
+    }
+}
+
+/// A text, where it lies if it has no escapes.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> serde::Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-            type Value = T;
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Cow<'de, str>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                f.write_str("a text")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
             }
         }
-        deserializer.deserialize_map(Object(std::marker::PhantomData)).map(Item)
+        deserializer.deserialize_str(Text).map(Key)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn judge(body: &Value) -> Option<String> {
-        refusal(body.to_string().as_bytes()).unwrap()
-    }
-
-    fn user(block: &Value) -> Value {
-        json!({"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}, block]}]})
-    }
-
-    #[test]
-    fn an_agents_ordinary_request_goes_out() {
-        assert_eq!(judge(&json!({"messages": [{"role": "user", "content": "hi"}]})), None);
-        let body = json!({
-            "model": "m", "stream": true, "max_tokens": 1, "metadata": {"user_id": "u"},
-            "context_management": {"edits": [{"type": "clear_thinking_20251015"}]},
-            "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
-            "mcp_servers": [], "container": null,
-            "tools": [
-                {"name": "Bash", "description": "d", "input_schema": {"type": "object", "properties": {"type": {"type": "url"}}}},
-                {"name": "a", "type": "custom"}, {"name": "b", "type": null},
-                {"name": "bash", "type": "bash_20250124"}, {"type": "text_editor_20250728"}, {"type": "memory_20250818"},
-                {"type": "tool_search_tool_regex_20251119"},
-            ],
-            "messages": [
-                {"role": "assistant", "content": [
-                    {"type": "thinking", "thinking": "t", "signature": "s"},
-                    {"type": "tool_use", "id": "1", "name": "x", "input": {
-                        "type": "container_upload", "source": {"type": "url", "url": "https://a.example"},
-                        "content": [{"source": {"type": "url"}}], "tools": [{"type": "web_fetch_1"}], "mcp_servers": [1]}},
-                ]},
-                {"role": "user", "content": [
-                    {"type": "tool_result", "tool_use_id": "1", "content": [
-                        {"type": "text", "text": "{\"source\":{\"type\":\"url\"}}"},
-                        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}},
-                        {"type": "tool_reference", "tool_name": "x"}]},
-                    {"type": "tool_result", "tool_use_id": "2", "content": "text"},
-                    {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "t"}]}},
-                    {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "t"}},
-                    {"type": "search_result", "source": "https://a.example", "title": "t", "content": []},
-                    {"type": "web_search_tool_result", "content": {"type": "web_search_tool_result_error"}},
-                ]},
-            ],
-        });
-        assert_eq!(judge(&body), None);
-    }
-
-    #[test]
-    fn tools_that_the_provider_runs_are_refused_and_unknown_ones_too() {
-        for kind in [
-            "web_search_20250305",
-            "web_fetch_20250910",
-            "code_execution_20250825",
-            "mcp_toolset",
-            "tomorrow",
-            "",
-            "Custom",
-        ] {
-            let why = judge(&json!({"messages": [], "tools": [{"name": "ok"}, {"type": kind, "name": "x"}]})).unwrap();
-            assert!(why.contains(&format!("{kind:?}")) && why.contains("wall"), "{why}");
-        }
-        let long = judge(&json!({"tools": [{"type": "x".repeat(5000)}]})).unwrap();
-        assert!(long.len() < 200, "{long}");
-        let ugly = judge(&json!({"tools": [{"type": "\u{1b}[2J\n"}]})).unwrap();
-        assert!(!ugly.contains(char::is_control), "{ugly:?}");
-    }
-
-    #[test]
-    fn servers_containers_and_uploads_are_refused() {
-        assert!(judge(&json!({"mcp_servers": [{"type": "url", "url": "https://a.example"}]})).is_some());
-        assert!(judge(&json!({"container": "id"})).is_some());
-        assert!(judge(&json!({"container": {"skills": []}})).is_some());
-        assert!(judge(&user(&json!({"type": "container_upload", "file_id": "f"}))).is_some());
-    }
-
-    #[test]
-    fn sources_that_the_provider_would_fetch_are_refused_wherever_content_is() {
-        for source in [
-            json!({"type": "url", "url": "https://a.example/?secret"}),
-            json!({"type": "file", "file_id": "f"}),
-            json!({"type": "tomorrow"}),
-            json!({"url": "https://a.example"}),
-        ] {
-            let image = json!({"type": "image", "source": source});
-            for block in [
-                image.clone(),
-                json!({"type": "tool_result", "tool_use_id": "1", "content": [image]}),
-                json!({"type": "document", "source": {"type": "content", "content": [image]}}),
-                json!({"type": "tool_result", "content": [{"type": "document", "source": {"type": "content", "content": [image]}}]}),
-            ] {
-                assert!(judge(&user(&block)).is_some(), "{block}");
-            }
-            assert!(judge(&json!({"messages": [], "system": [image]})).is_some());
-            assert!(judge(&json!({"messages": [{"role": "user", "content": image}]})).is_some());
-        }
-    }
-
-    #[test]
-    fn other_spellings_of_the_same_are_refused_too() {
-        let escaped = br#"{"\u0074ools":[{"typ\u0065":"web\u005fsearch_20250305"}]}"#;
-        assert!(refusal(escaped).unwrap().is_some());
-        for twice in [
-            r#"{"tools":[{"type":"web_search_20250305"}],"tools":[]}"#,
-            r#"{"tools":[],"tools":[{"type":"web_search_20250305"}]}"#,
-            r#"{"tools":[{"type":"custom","type":"web_search_20250305"}]}"#,
-            r#"{"messages":[{"content":[],"content":[{"type":"container_upload"}]}]}"#,
-        ] {
-            assert!(refusal(twice.as_bytes()).is_err(), "{twice}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_request_is_an_error_that_shows_none_of_it() {
-        let deep = format!("{{\"messages\":{}{}}}", "[{\"content\":".repeat(4000), "}]".repeat(4000));
-        for body in [
-            "",
-            "{",
-            "[]",
-            "7",
-            "\"hush\"",
-            "{} {}",
-            "{\"hush\"}",
-            "{\"tools\":7}",
-            "{\"tools\":[\"hush\"]}",
-            "{\"tools\":[[\"web_search_20250305\"]]}",
-            "{\"tools\":[{\"type\":[\"hush\"]}]}",
-            "{\"messages\":[[[]]]}",
-            "[[{\"type\":\"web_fetch\"}]]",
-            "{\"mcp_servers\":{\"hush\":1}}",
-            &deep,
-        ] {
-            let error = refusal(body.as_bytes()).unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
-        }
-        assert!(refusal(b"{\"a\":\"\xff\"}").is_ok(), "what is not looked at need not be UTF-8");
-        assert!(refusal(b"\xef\xbb\xbf{}").is_err());
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 //!          (token of its run)                              │ Gate: is it a live run's token?
 //!                                                          │ judge: does the body make the
 //!                                                          │        provider an exit?
+//!                                                          │ headers: those that are known
 //!                                                          └ the key goes in, the usage is counted
 //! ```
 //!
@@ -17,6 +18,7 @@ mod gate;
 mod headers;
 mod judge;
 mod meter;
+mod policy;
 mod proxy;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,6 @@ mod usage;
 pub use client::Client;
 pub use endpoint::{Endpoint, InvalidEndpoint, Wire};
 pub use gate::Gate;
-pub use judge::{NotARequest, refusal};
 pub use proxy::serve;
 pub use token::{Fingerprint, Token};
 pub use usage::{Counts, Failure, Usage};

@@ -98,7 +98,8 @@ async fn pass(
     if !endpoint.allows(path) || request.uri().authority().is_some() {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "this path does not ask a model".into()));
     }
-    if !endpoint.wire().query_is_allowed(query) {
+    let policy = endpoint.wire().policy();
+    if !policy.queries.iter().any(|allowed| allowed == query.unwrap_or_default()) {
         return Err(Refusal::forbidden("this query is not allowed here".into()));
     }
     let target = endpoint.target(path, query).ok_or_else(|| Refusal::forbidden("this path cannot be asked".into()))?;
@@ -111,12 +112,14 @@ async fn pass(
     let mut out = Request::new(Full::default());
     *out.method_mut() = Method::POST;
     *out.uri_mut() = target;
-    *out.headers_mut() = headers::outbound(request.headers());
+    let crossing = headers::outbound(request.headers(), policy);
+    admission.dropped(crossing.dropped);
+    *out.headers_mut() = crossing.headers;
     let (name, key) = endpoint.credential().ok_or_else(|| Refusal::forbidden("the key cannot be sent".into()))?;
     out.headers_mut().insert(name, key);
 
     let (body, held) = read(request.into_body(), gate).await?;
-    match judge::refusal(&body) {
+    match judge::refusal(&body, policy) {
         Ok(None) => {}
         Ok(Some(why)) => return Err(Refusal::forbidden(why)),
         Err(error) => return Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),

@@ -129,7 +129,7 @@ impl World {
 fn post(path: &str, token: &str, body: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: close\r\nx-api-key: {token}\r\n\
-         Cookie: a=b\r\nanthropic-version: 2023-06-01\r\nAnthropic-Beta: x,y\r\nContent-Type: application/json\r\n\
+         Cookie: a=b\r\nanthropic-version: 2023-06-01\r\nAnthropic-Beta: tomorrow-2030-01-01,effort-2025-11-24\r\nX-Portkey-Custom-Host: https://a.example\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -166,7 +166,11 @@ async fn the_key_goes_in_and_the_token_stays() {
     assert!(asked.starts_with("post /gateway/v1/messages?beta=true http/1.1\r\n"), "{asked}");
     assert!(asked.contains(&format!("\r\nx-api-key: {KEY}\r\n")), "{asked}");
     assert!(asked.contains(&format!("\r\nhost: {}\r\n", provider.url.strip_prefix("http://").unwrap())), "{asked}");
-    assert!(asked.contains("\r\nanthropic-version: 2023-06-01\r\n") && asked.contains("\r\nanthropic-beta: x,y\r\n"));
+    assert!(
+        asked.contains("\r\nanthropic-version: 2023-06-01\r\n")
+            && asked.contains("\r\nanthropic-beta: effort-2025-11-24\r\n")
+    );
+    assert!(!asked.contains("portkey") && !asked.contains("tomorrow"), "{asked}");
     assert!(!asked.contains(world.token.expose()) && !asked.contains("cookie") && !asked.contains("8080"), "{asked}");
     assert!(asked.ends_with(&hello()));
     let expected = Usage { requests: 1, input_tokens: 3, output_tokens: 4, last_status: Some(200), ..Usage::default() };
@@ -462,6 +466,7 @@ async fn no_log_of_any_level_has_key_token_or_prompt() {
     let first = World::new(&provider.url, None);
     first.ask(&first.post(&hello())).await;
     tracing::callsite::rebuild_interest_cache();
+    lines.0.lock().unwrap().clear();
     let world = World::new(&provider.url, Some(1));
     assert!(world.ask(&world.post(&hello())).await.contains("of note"));
     world.ask(&world.post(&hello())).await;
@@ -470,6 +475,9 @@ async fn no_log_of_any_level_has_key_token_or_prompt() {
     world.ask(&refused).await;
     let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("model answered") && log.contains(RUN), "{log}");
+    let said =
+        log.lines().filter(|line| line.contains("x-portkey-custom-host") && line.contains("tomorrow-2030-01-01"));
+    assert_eq!(said.count(), 1, "once in a run, whatever the number of its requests: {log}");
     for secret in [KEY, world.token.expose(), PROMPT, "sk-foreign", "of note", "with a secret"] {
         assert!(!log.contains(secret), "{secret}: {log}");
     }
