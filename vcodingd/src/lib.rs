@@ -13,6 +13,7 @@ pub mod provider;
 pub mod rpc;
 pub mod runs;
 pub mod secrets;
+pub mod seldom;
 pub mod ssh;
 pub mod store;
 pub mod timeline;

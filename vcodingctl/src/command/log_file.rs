@@ -1,4 +1,4 @@
-//! `daemon logs`: the daemon's log, a file a day, a JSON document a line.
+//! `daemon logs`: the daemon's log, a file a day (of a day that said too much two), a JSON document a line.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -110,7 +110,7 @@ impl Tail {
         loop {
             let mut bytes = Vec::new();
             let read = self.file.by_ref().take(MOST).read_to_end(&mut bytes).map_err(|e| unreadable(&self.path, &e))?;
-            if read == 0 {
+            if read == 0 && !self.begins_anew()? {
                 return Ok(());
             }
             self.at += read as u64;
@@ -122,6 +122,20 @@ impl Tail {
                 }
             }
         }
+    }
+}
+
+impl Tail {
+    /// Whether the daemon emptied the file, which it does to a day's second one that is full; it is read from its beginning then.
+    fn begins_anew(&mut self) -> Result<bool, Error> {
+        let failed = |e: std::io::Error| unreadable(&self.path, &e);
+        let shorter = self.file.metadata().map_err(failed)?.len() < self.at;
+        if shorter {
+            self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
+            self.at = 0;
+            self.open_line.clear();
+        }
+        Ok(shorter)
     }
 }
 
@@ -178,5 +192,19 @@ mod tests {
             tail.more(|line| seen.push(line.to_owned())).unwrap();
         }
         assert_eq!(seen, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_file_that_begins_anew_is_read_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vcodingd.2026-11-28.more.log");
+        std::fs::write(&path, "a long line from before\n").unwrap();
+        let mut tail = Tail::at_the_end_of(&path).unwrap();
+        let mut seen = Vec::new();
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_len(0).unwrap();
+        (&file).write_all(b"new\n").unwrap();
+        tail.more(|line| seen.push(line.to_owned())).unwrap();
+        assert_eq!(seen, ["new"]);
     }
 }

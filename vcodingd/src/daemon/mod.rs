@@ -1,6 +1,7 @@
 //! Start and end: takes the state directory, starts the rooms, serves, shuts down.
 
 mod instance;
+mod log_files;
 mod logging;
 
 use std::os::fd::{AsFd, OwnedFd};

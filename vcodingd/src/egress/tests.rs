@@ -1,6 +1,6 @@
 //! The proxy as a whole, between an agent of ours and a provider of ours.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::RunId;
@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::{Client, Endpoint, Failure, Gate, Token, Usage, Wire, serve};
 use crate::secrets::Secret;
+use crate::seldom::heard::Heard;
 
 const KEY: &str = "sk-the-users-own";
 const PROMPT: &str = "rewrite the parser of lisp machines";
@@ -438,42 +439,22 @@ async fn an_agent_that_goes_takes_its_request_with_it() {
 
 #[tokio::test]
 async fn no_log_of_any_level_has_key_token_or_prompt() {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
     // The test's runtime has one thread, so this holds for all that it starts.
-    let _for_this_thread = tracing::subscriber::set_default(subscriber);
+    let heard = Heard::on_this_thread();
     let provider = Provider::says(&ok(r#"{"content":"an answer of note"}"#)).await;
-    // Another test's thread may just meet the same events for the first time, and find nobody who listens: once all of them
-    // were met, that is asked again.
+    // Once, so that all of the events were met.
     World::new(&provider.url, None).ask(&post("/v1/messages", "sk-foreign", &hello())).await;
     World::new(&provider.url, None).ask("nonsense\r\n\r\n").await;
     let first = World::new(&provider.url, None);
     first.ask(&first.post(&hello())).await;
-    tracing::callsite::rebuild_interest_cache();
-    lines.0.lock().unwrap().clear();
+    heard.take_anew();
     let world = World::new(&provider.url, Some(1));
     assert!(world.ask(&world.post(&hello())).await.contains("of note"));
     world.ask(&world.post(&hello())).await;
     world.ask("nonsense with a secret\r\n\r\n").await;
     let refused = post("/v1/messages", "sk-foreign", &hello());
     world.ask(&refused).await;
-    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let log = heard.take_anew();
     assert!(log.contains("model answered") && log.contains(RUN), "{log}");
     let said =
         log.lines().filter(|line| line.contains("x-portkey-custom-host") && line.contains("tomorrow-2030-01-01"));

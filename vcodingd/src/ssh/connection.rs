@@ -1,7 +1,6 @@
 //! SSH over one carrier.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,11 +17,14 @@ use tokio_util::task::TaskTracker;
 use super::carrier::Cuttable;
 use super::{Error, Keys, Result};
 use crate::provider::Carrier;
+use crate::seldom::Seldom;
 
 /// Banner and key exchange, then log-in: for each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Until a session is open, or a forward answered.
 pub(super) const OPEN: Duration = Duration::from_secs(5);
+/// Channels that a guest's end of a connection may try to open, unasked, before the connection is ended: an sshd tries none.
+const MOST_REFUSED: usize = 16;
 /// Messages that wait for one channel's reader, of at most a packet each.
 const CHANNEL_QUEUE: usize = 32;
 /// The longest packet: what the crate takes, and twice as fast as the usual half of it.
@@ -49,6 +51,21 @@ pub(super) struct Login<'a> {
     pub tasks: &'a TaskTracker,
     /// Without it, forwarded connections are refused.
     pub arrivals: Option<Arrivals>,
+    pub offences: &'a Arc<Offences>,
+}
+
+/// What a guest's end did that it has no business to do, on all its connections.
+#[derive(Debug, Default)]
+pub(super) struct Offences {
+    pub seldom: Seldom,
+    /// Connections that were ended for it.
+    ended: AtomicUsize,
+}
+
+impl Offences {
+    pub fn ended(&self) -> usize {
+        self.ended.load(Ordering::Relaxed)
+    }
 }
 
 impl Connection {
@@ -58,7 +75,14 @@ impl Connection {
         let guard = cut.clone().drop_guard();
         let stream = Cuttable::new(carrier, cut.clone(), login.tasks.token());
         let unreachable = |why: String| Error::Unreachable { id: login.id.clone(), why };
-        let peer = Peer { id: login.id.clone(), expected: login.keys.host_public().clone(), arrivals: login.arrivals };
+        let peer = Peer {
+            id: login.id.clone(),
+            expected: login.keys.host_public().clone(),
+            arrivals: login.arrivals,
+            offences: login.offences.clone(),
+            refused: 0,
+            cut: cut.clone(),
+        };
         let connecting = client::connect_stream(config(), stream, peer);
         let mut handle =
             within(HANDSHAKE, "SSH's handshake", connecting).await.map_err(unreachable)?.map_err(|e| match e {
@@ -161,6 +185,9 @@ struct Peer {
     id: WorkspaceId,
     expected: PublicKey,
     arrivals: Option<Arrivals>,
+    offences: Arc<Offences>,
+    refused: usize,
+    cut: CancellationToken,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -173,9 +200,23 @@ enum Refusal {
 
 impl Peer {
     /// Dropping the handle unanswered refuses what was asked.
-    fn refuse(&self, what: impl Display, asked: ChannelOpenHandle) {
-        tracing::warn!(guest = %self.id, %what, "a guest tried to open a channel");
+    fn refuse(&mut self, what: &'static str, asked: ChannelOpenHandle) {
         drop(asked);
+        self.offended(what);
+    }
+
+    fn offended(&mut self, what: &'static str) {
+        if let Some(kept_back) = self.offences.seldom.may_say(what) {
+            tracing::warn!(guest = %self.id, what, kept_back, "a guest tried to open a channel");
+        }
+        self.refused += 1;
+        if self.refused == MOST_REFUSED {
+            self.offences.ended.fetch_add(1, Ordering::Relaxed);
+            self.cut.cancel();
+            if let Some(kept_back) = self.offences.seldom.may_say("ended for it") {
+                tracing::warn!(guest = %self.id, kept_back, "a connection is ended: the guest's end of it is no sshd of ours");
+            }
+        }
     }
 }
 
@@ -211,13 +252,16 @@ impl client::Handler for Peer {
         asked: ChannelOpenHandle,
         _session: &mut Session,
     ) -> std::result::Result<(), Refusal> {
-        match self.arrivals.as_ref().map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => {
+        let Some(arrivals) = &self.arrivals else {
+            self.refuse("a forward that nobody asked for", asked);
+            return Ok(());
+        };
+        match arrivals.try_reserve() {
+            Ok(place) => {
                 asked.accept().await;
                 place.send(channel);
             }
-            Some(Err(_)) => tracing::debug!(guest = %self.id, "more connections at a forward than are taken"),
-            None => self.refuse("a forward that nobody asked for", asked),
+            Err(_) => tracing::debug!(guest = %self.id, "more connections at a forward than are taken"),
         }
         Ok(())
     }
@@ -244,6 +288,7 @@ impl client::Handler for Peer {
     }
 
     async fn should_accept_unknown_server_channel(&mut self, _id: ChannelId, _kind: &str) -> bool {
+        self.offended("a channel of a kind that is not known");
         false
     }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::carrier::{self, SocketError};
-use super::connection::{Arrivals, Connection, Login, OPEN};
+use super::connection::{Arrivals, Connection, Login, OPEN, Offences};
 use super::forward::Forward;
 use super::session::Writer;
 use super::{Error, Keys, Pty, Result, Session};
@@ -48,6 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HEDGE: Duration = Duration::from_millis(100);
 /// Until the task tries again to make a connection: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The longest pause before a connection in place of one that was ended for what the guest did.
+const PENALTY: Duration = Duration::from_secs(60);
 /// How long connections may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -107,6 +109,7 @@ pub(super) struct Shared {
     wanted: Notify,
     closing: CancellationToken,
     tasks: TaskTracker,
+    offences: Arc<Offences>,
 }
 
 struct Lane {
@@ -145,6 +148,7 @@ impl Pool {
             wanted: Notify::new(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            offences: Arc::default(),
         });
         let first = shared.make(None, PATIENCE).await?;
         shared.lanes().push(Lane::new(Arc::new(first), 0));
@@ -361,7 +365,13 @@ impl Shared {
     }
 
     async fn make_by(&self, carrier: Box<dyn Carrier>, arrivals: Option<Arrivals>) -> Result<Connection> {
-        let login = Login { id: &self.target.id, keys: &self.target.keys, tasks: &self.tasks, arrivals };
+        let login = Login {
+            id: &self.target.id,
+            keys: &self.target.keys,
+            tasks: &self.tasks,
+            arrivals,
+            offences: &self.offences,
+        };
         Connection::make(carrier, login).await
     }
 
@@ -393,7 +403,16 @@ impl Shared {
     /// Makes connections while too few are idle, and arms those that are.
     async fn keep_warm(self: Arc<Self>) {
         let mut pause = RETRY.0;
+        let (mut ended, mut penalty) = (0, RETRY.0);
         loop {
+            if self.offences.ended() > ended {
+                // It lets itself be armed, too: only time keeps it from having connections made and ended without pause.
+                ended = self.offences.ended();
+                tokio::select! {
+                    () = self.closing.cancelled() => return,
+                    () = tokio::time::sleep(penalty) => penalty = (penalty * 2).min(PENALTY),
+                }
+            }
             let done = if self.is_short() {
                 let _place = tokio::select! {
                     () = self.closing.cancelled() => return,
@@ -415,7 +434,9 @@ impl Shared {
                 Ok(()) => {}
                 Err(Error::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "no warm connection");
+                    if let Some(kept_back) = self.offences.seldom.may_say("no warm connection") {
+                        tracing::warn!(guest = %self.target.id, %error, kept_back, "no warm connection");
+                    }
                     tokio::select! {
                         () = self.closing.cancelled() => return,
                         () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
@@ -528,7 +549,9 @@ impl Lease {
         let (shared, connection) = (self.shared.clone(), self.connection.clone());
         self.shared.tasks.spawn(async move {
             if !matches!(tokio::time::timeout(OPEN, writer.close()).await, Ok(Ok(()))) {
-                tracing::warn!(guest = %shared.target.id, "a channel could not be closed; its connection is");
+                if let Some(kept_back) = shared.offences.seldom.may_say("a channel could not be closed") {
+                    tracing::warn!(guest = %shared.target.id, kept_back, "a channel could not be closed; its connection is");
+                }
                 connection.cut();
             }
             shared.release(&connection);

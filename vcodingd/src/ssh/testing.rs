@@ -52,6 +52,8 @@ pub(crate) struct Seen {
     pub abandoned: AtomicUsize,
     pub changed: tokio::sync::Notify,
     forwards: Mutex<Vec<(server::Handle, u32)>>,
+    /// Of every connection that there was.
+    handles: Mutex<Vec<server::Handle>>,
 }
 
 impl Seen {
@@ -115,6 +117,22 @@ impl TestGuest {
         self.seen.until(|seen| seen.waiting.load(Ordering::SeqCst) == 0).await;
     }
 
+    /// Opens channels on each connection, one after the other, until it ends or `most` were refused; how many were.
+    pub(crate) async fn open_channels(&self, most: usize) -> Vec<usize> {
+        let handles = std::mem::take(&mut *self.seen.handles.lock().unwrap());
+        let mut refused = Vec::new();
+        for handle in handles {
+            let mut count = 0;
+            while count < most
+                && matches!(handle.channel_open_session().await, Err(russh::Error::ChannelOpenFailure(_)))
+            {
+                count += 1;
+            }
+            refused.push(count);
+        }
+        refused
+    }
+
     /// Somebody in the guest connects to the forwarded port.
     pub(crate) async fn connect(&self) -> Option<Channel<Msg>> {
         self.seen.until(|seen| !seen.forwards.lock().unwrap().is_empty()).await;
@@ -164,6 +182,7 @@ where
         let serving = async {
             if let Ok(running) = server::run_stream(config, stream, peer).await {
                 let handle = running.handle();
+                seen.handles.lock().unwrap().push(handle.clone());
                 tokio::select! {
                     _ended = running => {}
                     () = sweep.cancelled() => drop(handle.disconnect(russh::Disconnect::ByApplication, String::new(), String::new()).await),

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::testing::{Engineless, TestGuest};
 use super::*;
+use crate::seldom::heard::Heard;
 
 async fn status(session: &mut Session, frame: &Frame) -> Option<u8> {
     let (reader, writer) = session.halves();
@@ -167,4 +168,27 @@ async fn a_forward_brings_connections_and_nothing_else_comes_in() {
     assert_eq!(&five, b"world");
     pool.close().await;
     assert!(forward.accept().await.is_none() && !forward.is_open());
+}
+
+#[tokio::test]
+async fn a_guest_that_opens_channels_for_ever_is_cut_off_and_it_is_said_once() {
+    let heard = Heard::on_this_thread();
+    for round in 0..2 {
+        let guest = TestGuest::start();
+        let pool = guest.pool().await;
+        guest.seen.until(|seen| seen.connections.load(Ordering::SeqCst) == 3).await;
+        let refused = guest.open_channels(1000).await;
+        assert!(refused.len() == 3 && refused.iter().all(|count| *count <= 16), "{refused:?}");
+        // It is no connection's end for the others of the guest: the next command works.
+        let mut session = pool.session(None).await.unwrap();
+        assert_eq!(status(&mut session, &Frame::exec(["true"])).await, Some(0));
+        session.finish().await;
+        pool.close().await;
+        // In the first round a test on another thread may meet the same lines, with nobody who listens.
+        let lines = heard.take_anew();
+        let said = |what: &str| lines.lines().filter(|line| line.contains(what)).count();
+        if round == 1 {
+            assert_eq!((said("tried to open a channel"), said("no sshd of ours")), (1, 1), "{lines}");
+        }
+    }
 }

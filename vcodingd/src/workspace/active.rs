@@ -23,6 +23,7 @@ use crate::agents::{self, Format};
 use crate::egress::{self, Gate, Token, Usage};
 use crate::exec;
 use crate::runs::{self, Admission, Facts, Log, RunEnding, RunRecord, TailError, Work};
+use crate::seldom::Seldom;
 use crate::timeline::{Activity, Cause};
 
 /// Runs of one workspace at a time.
@@ -275,12 +276,15 @@ impl Actor {
         self.shared.known_runs.insert(id.clone(), RunEntry { log: log.clone(), record: receiver });
         let (run_dir, run, tailed, stopped) = (self.places.run(), id.clone(), log.clone(), stop.clone());
         self.watching.spawn(async move {
+            let seldom = Seldom::default();
             loop {
                 let end = runs::tail(&run_dir, &run, &tailed, stopped.clone()).await;
                 match end {
                     // A full disk, say: the guest keeps what is not read, and waits.
                     Err(error @ (TailError::Log(_) | TailError::Read { .. } | TailError::Directory(_))) => {
-                        tracing::warn!(%run, %error, "a run's output cannot be read now");
+                        if let Some(kept_back) = seldom.may_say("a run's output") {
+                            tracing::warn!(%run, %error, kept_back, "a run's output cannot be read now");
+                        }
                     }
                     end => return Over { run, end },
                 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::Actor;
 use super::record::RELAY_PORT;
 use crate::egress::{self, Gate};
+use crate::seldom::Seldom;
 
 /// Between two tries to reach a guest's relay again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -58,6 +59,7 @@ impl Actor {
 /// is made again, while the guest's relay holds what comes meanwhile.
 async fn relay(pool: crate::ssh::Pool, gate: Gate, client: egress::Client) {
     let mut serving = JoinSet::new();
+    let seldom = Seldom::default();
     loop {
         match pool.forward(RELAY_PORT).await {
             Ok(mut forward) => loop {
@@ -72,7 +74,11 @@ async fn relay(pool: crate::ssh::Pool, gate: Gate, client: egress::Client) {
                 }
             },
             Err(crate::ssh::Error::Closed) => return,
-            Err(error) => tracing::warn!(%error, "the guest's way to the model is not open"),
+            Err(error) => {
+                if let Some(kept_back) = seldom.may_say("no way to the model") {
+                    tracing::warn!(%error, kept_back, "the guest's way to the model is not open");
+                }
+            }
         }
         tokio::time::sleep(AGAIN).await;
     }
