@@ -85,6 +85,8 @@ kinds! {
     BranchExists = 5,
     /// A run with that id, or an exec with that name, is under way.
     AlreadyRunning = 5,
+    /// The daemon has as many connections as it takes, in all or of one process.
+    DaemonBusy = 5,
     /// Another daemon owns the state directory.
     DaemonRunning = 5,
     /// The container engine does not answer.

@@ -16,6 +16,10 @@ answers may come in any order; a connection whose sending half was closed still 
 name: an unknown one is an error that names it. Fields of results that you do not know are to be ignored: there may be more
 tomorrow. Errors are `{code, message, data: {kind, hint, details}}`; [errors.md](errors.md) lists the kinds.
 
+One process may hold 128 connections, and all together 512; one more is answered with an error that has no id (`daemon-busy`) and
+closed, unless one that never sent a line can give way. The first line of a connection has two minutes; after it a connection may
+be silent for as long as it likes.
+
 A call with `\"progress\": true` is told what happens meanwhile: notifications `{\"method\": \"progress\", \"params\": {\"id\": …,
 \"progress\":` [`Progress`](#progress)`}}` with the call's id, before its answer. `run.subscribe` answers with a number, and then sends
 notifications `{\"method\": \"run.event\", \"params\": {\"subscription\": …, \"result\":` [`RunItem`](#runitem)`}}`; `run.unsubscribe` with that number

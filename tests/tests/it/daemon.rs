@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -136,4 +137,73 @@ fn keys_are_listed_by_name_with_where_they_are_and_never_shown() {
     assert!(listed["secrets"][0]["time"].is_string() && !listed.to_string().contains("sk-"), "{listed}");
     world.ok(&project, &["secret", "rm", "ANTHROPIC_API_KEY"]);
     assert_eq!(world.json(&project, &["secret", "ls"])["secrets"][0]["source"], "environment");
+}
+
+/// A process of the same user that opens connections and says nothing, until it is told to end.
+#[test]
+fn silent_connections_of_one_process_keep_nobody_from_being_served() {
+    let world = World::new();
+    let project = world.project("none", &[]);
+    world.ok(&project, &["daemon", "start"]);
+    let socket = world.state().join("run/vcodingd.sock");
+    // One that has spoken and only listens from here on.
+    let mut listener = UnixStream::connect(&socket).unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    writeln!(listener, r#"{{"jsonrpc":"2.0","id":1,"method":"daemon.status"}}"#).unwrap();
+    let mut heard = BufReader::new(listener.try_clone().unwrap());
+    let mut line = String::new();
+    heard.read_line(&mut line).unwrap();
+    assert!(line.contains("\"result\""), "{line}");
+    let mut silent = std::collections::VecDeque::new();
+    for _ in 0..2000 {
+        silent.push_back(UnixStream::connect(&socket).unwrap());
+        // As many as this process may have open; those before were sent away, as more than one may hold.
+        if silent.len() > 600 {
+            silent.pop_front();
+        }
+    }
+    world.ok(&project, &["daemon", "status"]);
+    let mut oldest = silent.pop_front().unwrap();
+    oldest.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(oldest.read(&mut [0]).unwrap(), 0, "it was sent away");
+    let mut newest = silent.pop_back().unwrap();
+    for stream in [&mut newest, &mut listener] {
+        writeln!(stream, r#"{{"jsonrpc":"2.0","id":2,"method":"daemon.status"}}"#).unwrap();
+    }
+    line.clear();
+    heard.read_line(&mut line).unwrap();
+    assert!(line.contains("\"id\":2") && line.contains("\"result\""), "who has spoken is not sent away: {line}");
+    line.clear();
+    BufReader::new(newest).read_line(&mut line).unwrap();
+    assert!(line.contains("\"result\""), "{line}");
+}
+
+#[test]
+fn a_process_whose_connections_have_all_spoken_gets_no_more_and_is_told_why() {
+    let world = World::new();
+    let project = world.project("none", &[]);
+    world.ok(&project, &["daemon", "start"]);
+    let socket = world.state().join("run/vcodingd.sock");
+    let ask = || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // One that is refused may be gone before this.
+        let _refused = writeln!(stream, r#"{{"jsonrpc":"2.0","id":1,"method":"daemon.status"}}"#);
+        let mut line = String::new();
+        let _reset = BufReader::new(stream.try_clone().unwrap()).read_line(&mut line);
+        (stream, line)
+    };
+    let mut held = Vec::new();
+    let refused = loop {
+        let (stream, line) = ask();
+        if !line.contains("\"result\"") {
+            break line;
+        }
+        held.push(stream);
+        assert!(held.len() < 1000);
+    };
+    assert!(refused.contains("daemon-busy") && refused.contains(&std::process::id().to_string()), "{refused}");
+    world.ok(&project, &["daemon", "status"]);
+    drop(held.pop());
+    wait_until(|| ask().1.contains("\"result\""), "a place that was left to be free");
 }

@@ -29,6 +29,8 @@ use crate::workspace::{KnownRuns, Points, Recovered, Registry, Shared, Turns, op
 
 /// After the last call has been abandoned, the rooms have this long to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// Descriptors that may be open, where the user may have as many.
+const DESCRIPTORS: u64 = 65_536;
 /// What came back of a store that was set aside, beside it.
 const REPORT: &str = "recovered.json";
 
@@ -56,6 +58,7 @@ pub fn main(options: Options) -> Result<(), Error> {
     let patience = if inherited.is_some() { GRACE + GRACE } else { Duration::ZERO };
     let instance = instance::Instance::claim(&places, patience)?;
     logging::start(&places.state.join("log"), options.detach)?;
+    take_descriptors();
     if options.detach {
         // Fails only for a process group's leader, which then has a terminal of its own.
         let _ = nix::unistd::setsid();
@@ -77,6 +80,18 @@ pub fn main(options: Options) -> Result<(), Error> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(instance);
     ended
+}
+
+/// More than the 1,024 that a shell gives: a connection takes two of them, a guest's channels and files take others.
+fn take_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let taken = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = hard.min(DESCRIPTORS);
+        if soft < wanted { setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) } else { Ok(()) }
+    });
+    if let Err(error) = taken {
+        tracing::warn!(%error, "the limit of open descriptors stays as it is");
+    }
 }
 
 /// Serves until `shutdown`, on the socket that was handed over, or on one of its own; `listening` is

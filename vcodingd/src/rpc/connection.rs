@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Call, ConnectionState};
+use super::crowd::Place;
 use super::framing::{Line, Lines, Received};
 use super::listener::Peer;
 use crate::audit::Audit;
@@ -40,6 +41,8 @@ const OUTGOING: usize = 64;
 /// Calls in a batch.
 const BATCH: usize = 256;
 const SUBSCRIPTIONS: u32 = 64;
+/// How long a client may take until its first line has come; a person may be typing it.
+const FIRST_LINE: std::time::Duration = std::time::Duration::from_secs(120);
 /// How long a client may take to read what it was answered, once nothing more comes.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -48,6 +51,7 @@ pub(super) struct Connection {
     pub id: u64,
     pub peer: Peer,
     pub stream: UnixStream,
+    pub place: Arc<Place>,
     pub audit: Audit,
 }
 
@@ -63,7 +67,7 @@ struct Shared {
 }
 
 pub(super) async fn run(connection: Connection, table: Methods, shutdown: CancellationToken) {
-    let Connection { id, peer, stream, audit } = connection;
+    let Connection { id, peer, stream, place, audit } = connection;
     let (out, mut outgoing) = mpsc::channel::<Box<RawValue>>(OUTGOING);
     let shared = Arc::new(Shared {
         id,
@@ -96,14 +100,22 @@ pub(super) async fn run(connection: Connection, table: Methods, shutdown: Cancel
     });
     let mut lines = Lines::default();
     let mut reading = true;
+    let too_silent = tokio::time::sleep(FIRST_LINE);
+    tokio::pin!(too_silent);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
+            () = place.taken() => break,
+            () = &mut too_silent, if reading && !place.has_spoken() => {
+                tracing::debug!(pid = peer.pid, "a client said nothing");
+                break;
+            }
             () = gone(&hangup), if !reading => break,
             // Everything that was asked is answered, and nothing more will be asked.
             () = std::future::ready(()), if !reading && calls.is_empty() => break,
             Some(_) = calls.join_next(), if !calls.is_empty() => {}
             received = lines.next(&stream), if reading && calls.len() < CALLS => match received {
+                Ok(Some(_)) if !place.speaks() => break,
                 Ok(Some(Received::Line(line))) => {
                     let mut call = Box::pin(answer_line(shared.clone(), line));
                     // Calls begin in the order of their lines: a signal finds the command that the line before named.
@@ -138,6 +150,13 @@ pub(super) async fn run(connection: Connection, table: Methods, shutdown: Cancel
         tracing::debug!("a client did not read its answers");
         writer.abort();
     }
+}
+
+/// Says why a client is not served, as far as it can be said at once.
+pub(super) fn refuse(stream: &UnixStream, error: Error) {
+    let line = format!("{}\n", response(Id::Null, error).as_json().get());
+    // Its queue is empty; a client that has gone misses nothing.
+    let _told = stream.try_write(line.as_bytes());
 }
 
 /// A descriptor of its own for the same socket: its readiness can be cleared without stealing
