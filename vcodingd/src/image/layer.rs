@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Seek;
+use std::time::Duration;
 
 use super::Error;
 use crate::provider::{BuildEvent, BuildSpec, ImageId, ImageInfo, Look, PathKind, Provider};
@@ -66,7 +67,7 @@ pub(super) async fn look(provider: &dyn Provider, image: &ImageId) -> Result<Fou
 }
 
 /// The build of the layer from `users` to `reference`.
-pub(super) fn build(users: &str, reference: &str, info: &ImageInfo) -> Result<BuildSpec, Error> {
+pub(super) fn build(users: &str, reference: &str, info: &ImageInfo, limit: Duration) -> Result<BuildSpec, Error> {
     let text = dockerfile(users, info);
     let failed = |source| Error::Context { path: "OpenSSH's layer".into(), source };
     let mut header = tar::Header::new_gnu();
@@ -85,6 +86,8 @@ pub(super) fn build(users: &str, reference: &str, info: &ImageInfo) -> Result<Bu
         tag: reference.to_owned(),
         labels: BTreeMap::new(),
         no_cache: false,
+        caches: String::new(),
+        limit,
     })
 }
 

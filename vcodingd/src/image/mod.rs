@@ -17,10 +17,14 @@ mod layer;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use protocol::{WorkspaceId, WorkspaceName};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub use accounts::{Account, Accounts, Group, accounts};
 pub use context::{LeftOut, Prepared, fingerprint, prepare};
@@ -129,6 +133,9 @@ const REGISTRY_TROUBLE: [&str; 6] = [
     "TLS handshake timeout",
 ];
 
+/// How long a build may take, ours on top of it included: it downloads and compiles, and has to end some day all the same.
+const LIMIT: Duration = Duration::from_secs(3600);
+
 /// Whose build it was.
 const BUILD_LABEL: &str = "vcoding-build";
 
@@ -157,6 +164,7 @@ pub async fn ensure(
             Err(other) => return Err(other.into()),
         }
     }
+    let began = Instant::now();
     let build = BuildSpec {
         context: prepared.archive,
         dockerfile: prepared.dockerfile,
@@ -167,14 +175,32 @@ pub async fn ensure(
         // also while another build is about to name it.
         labels: BTreeMap::from([(BUILD_LABEL.to_owned(), request.workspace.to_string())]),
         no_cache: request.no_cache,
+        caches: caches(&request.project),
+        limit: LIMIT,
     };
     provider.build(build, progress.clone()).await?;
-    let finished = finish(provider, &users, &reference, progress).await;
+    let left = LIMIT.saturating_sub(began.elapsed());
+    let finished = finish(provider, &users, &reference, left, progress).await;
     // Only a name: the layers stay as long as the final image needs them.
     let unnamed = provider.remove_image(&users).await;
-    let info = finished?;
+    let info = finished.map_err(of_the_whole)?;
     unnamed?;
     Ok(Built { image: info.id.clone(), reference, info, built: true })
+}
+
+/// The last part of a build had less time, which is not what its user waited for.
+fn of_the_whole(error: Error) -> Error {
+    match error {
+        Error::Provider(provider::Error::BuildTooLong { .. }) => provider::Error::BuildTooLong { after: LIMIT }.into(),
+        other => other,
+    }
+}
+
+/// By what a project's cache mounts are told from those of others, and from those of builds that are none of ours.
+fn caches(project: &Path) -> String {
+    let hash = Sha256::digest(project.as_os_str().as_bytes());
+    let digits: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("vcoding-{digits}")
 }
 
 /// The name of the image: another Dockerfile, context or setting makes another one.
@@ -200,6 +226,7 @@ async fn finish(
     provider: &dyn Provider,
     users: &str,
     reference: &str,
+    left: Duration,
     progress: mpsc::Sender<BuildEvent>,
 ) -> Result<ImageInfo, Error> {
     let info = provider.image(users).await?;
@@ -220,7 +247,7 @@ async fn finish(
                 }
             }
         };
-        let (built, ()) = tokio::join!(provider.build(layer::build(users, reference, &info)?, events), telling);
+        let (built, ()) = tokio::join!(provider.build(layer::build(users, reference, &info, left)?, events), telling);
         built?;
     }
     Ok(provider.image(reference).await?)

@@ -227,6 +227,27 @@ async fn built(
     Ok((built, listener.await.unwrap()))
 }
 
+#[tokio::test]
+async fn a_cache_mount_is_the_projects_own() {
+    let Some(docker) = engine().await else { return };
+    let found = async |project: &tempfile::TempDir| {
+        let error = built(&docker, &request(project.path()), &gate).await.unwrap_err();
+        let Error::Provider(provider::Error::BuildFailed { output, .. }) = error else { panic!("{error:?}") };
+        output
+    };
+    let text = "RUN --mount=type=cache,target=/c ls /c; touch /c/left-here; exit 3\n";
+    let (one, other) = (project(&of_this_test(text)), project(&of_this_test(text)));
+    assert!(found(&one).await.is_empty());
+    assert_eq!(found(&one).await, ["left-here"]);
+    assert!(found(&other).await.is_empty());
+}
+
+#[test]
+fn what_is_left_of_an_hour_is_not_what_is_said() {
+    let late = provider::Error::BuildTooLong { after: Duration::from_secs(7) };
+    assert!(of_the_whole(late.into()).to_string().contains("longer than 60 min"));
+}
+
 /// A label makes the hash, and so the image, this test's own.
 fn of_this_test(text: &str) -> String {
     format!("FROM {BASE}\nLABEL test={}\n{text}", ulid::Ulid::new())

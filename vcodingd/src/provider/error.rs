@@ -29,6 +29,8 @@ pub enum Error {
     /// lines, as the build wrote it: text from a stranger.
     #[error("the image's build failed at {step:?}: {cause}")]
     BuildFailed { step: String, cause: String, output: Vec<String> },
+    #[error("the image's build took longer than {} and was ended", minutes(.after))]
+    BuildTooLong { after: Duration },
     #[error("no space is left for {doing}: {message}")]
     NoSpace { doing: &'static str, message: String },
     /// A rule of ours forbids it; asking again will not help.
@@ -47,4 +49,11 @@ pub enum Error {
     Engine { doing: &'static str, message: String },
     #[error("{path} cannot be read")]
     Host { path: PathBuf, source: std::io::Error },
+}
+
+fn minutes(after: &Duration) -> String {
+    match after.as_secs() {
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
 }

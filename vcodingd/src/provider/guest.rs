@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use protocol::{WorkspaceId, WorkspaceName};
 
@@ -106,6 +107,11 @@ pub struct BuildSpec {
     pub tag: String,
     pub labels: BTreeMap<String, String>,
     pub no_cache: bool,
+    /// Whose the directories of `RUN --mount=type=cache` are: builds of another word find others there. None are
+    /// wanted if it is empty.
+    pub caches: String,
+    /// How long it may take.
+    pub limit: Duration,
 }
 
 /// What a build says while it runs. Names and lines are text from a stranger, of bounded length.

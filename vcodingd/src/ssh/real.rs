@@ -79,6 +79,8 @@ async fn image(world: &World) -> crate::provider::ImageId {
         tag: IMAGE.to_owned(),
         labels: Default::default(),
         no_cache: false,
+        caches: String::new(),
+        limit: std::time::Duration::from_secs(600),
     };
     let (progress, unheard) = mpsc::channel(1);
     drop(unheard);

@@ -16,6 +16,10 @@ pub fn of_provider(error: &provider::Error) -> Error {
         E::NoSuchImage { .. } => (Kind::EngineFailed, Some("vcodingctl up --rebuild")),
         E::NoSuchGuest { .. } | E::NotRunning { .. } => (Kind::WorkspaceNotRunning, Some("vcodingctl start")),
         E::BuildFailed { .. } => (Kind::ImageBuildFailed, Some("mend the Dockerfile, then: vcodingctl up")),
+        E::BuildTooLong { .. } => (
+            Kind::ImageBuildFailed,
+            Some("vcodingctl up goes on with the step that it was at; if that one never ends: mend the Dockerfile"),
+        ),
         E::NoSpace { .. } => (Kind::NoSpace, Some("docker system df; df -h")),
         E::Refused { .. } => (Kind::ImageRefused, None),
         E::Conflict { .. } => (Kind::WorkspaceBusy, Some("vcodingctl up --rebuild")),

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::{Seek, SeekFrom};
-use std::time::Duration;
 
 use bollard::models::{BuildInfo, BuildInfoAux};
 use bollard::query_parameters as query;
@@ -17,8 +16,9 @@ use crate::provider::{BuildEvent, BuildSpec, Error, ImageId, NamedImage, Result}
 
 pub use super::progress::OUTPUT_LINES;
 
-/// A build downloads and compiles; it has to end some day all the same.
-const BUILD: Duration = Duration::from_secs(2 * 3600);
+/// BuildKit puts it before the name of every cache mount, so that the `/root/.cache` of one Dockerfile is not that of another
+/// (measured with 20.10.24). Its frontend takes it out of the arguments: no RUN sees it, and no other step is built anew for it.
+const CACHES: &str = "BUILDKIT_CACHE_MOUNT_NS";
 
 pub(super) async fn build(docker: &Docker, spec: BuildSpec, events: mpsc::Sender<BuildEvent>) -> Result<ImageId> {
     let doing = "building an image";
@@ -38,7 +38,8 @@ pub(super) async fn build(docker: &Docker, spec: BuildSpec, events: mpsc::Sender
                 Ok(()) => Ok(()),
             }
         };
-        tokio::time::timeout(BUILD, whole).await.unwrap_or(Err(Error::Timeout { doing, after: BUILD }))
+        // The engine ends what its caller does not wait for.
+        tokio::time::timeout(spec.limit, whole).await.unwrap_or(Err(Error::BuildTooLong { after: spec.limit }))
     })
     .await?;
     Ok(docker.image_info(&tag).await?.id)
@@ -176,7 +177,10 @@ fn options(spec: &BuildSpec, version: query::BuilderVersion) -> query::BuildImag
     let map = |from: &std::collections::BTreeMap<String, String>| -> HashMap<String, String> {
         from.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     };
-    let (args, labels) = (map(&spec.args), map(&spec.labels));
+    let (mut args, labels) = (map(&spec.args), map(&spec.labels));
+    if version == query::BuilderVersion::BuilderBuildKit && !spec.caches.is_empty() {
+        args.insert(CACHES.to_owned(), spec.caches.clone());
+    }
     let session = ulid::Ulid::new().to_string();
     let mut options = query::BuildImageOptionsBuilder::default()
         .dockerfile(&spec.dockerfile)

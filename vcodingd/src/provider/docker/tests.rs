@@ -300,22 +300,9 @@ async fn the_carrier_passes_bytes_both_ways() {
 #[tokio::test]
 async fn volumes_of_the_image_are_bounded_memory() {
     let Some(mut world) = world().await else { return };
-    let mut archive = tar::Builder::new(tempfile::tempfile().unwrap());
     let text = format!("FROM {BASE}\nVOLUME /data /tmp\nLABEL a=b\n");
-    let mut header = tar::Header::new_gnu();
-    header.set_size(text.len() as u64);
-    header.set_mode(0o644);
-    archive.append_data(&mut header, "Dockerfile", text.as_bytes()).unwrap();
     let tag = format!("vcoding-test/volumes:{}", world.spec.id);
-    let build = BuildSpec {
-        context: archive.into_inner().unwrap(),
-        dockerfile: "Dockerfile".to_owned(),
-        target: None,
-        args: Default::default(),
-        tag: tag.clone(),
-        labels: Default::default(),
-        no_cache: false,
-    };
+    let build = BuildSpec { no_cache: false, ..build_of(&text, &tag, "", Duration::from_secs(300)) };
     let (events, mut said) = mpsc::channel(1000);
     world.spec.image = world.docker.build(build, events).await.unwrap();
     assert!(matches!(said.recv().await, Some(BuildEvent::Started { .. } | BuildEvent::Cached { .. })));
@@ -325,6 +312,88 @@ async fn volumes_of_the_image_are_bounded_memory() {
     world.clear().await;
     world.docker.remove_image(&tag).await.unwrap();
     world.docker.remove_image(&tag).await.expect("a missing one is fine");
+}
+
+/// A build of this Dockerfile, each step of it.
+fn build_of(text: &str, tag: &str, caches: &str, limit: Duration) -> BuildSpec {
+    let mut archive = tar::Builder::new(tempfile::tempfile().unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "Dockerfile", text.as_bytes()).unwrap();
+    BuildSpec {
+        context: archive.into_inner().unwrap(),
+        dockerfile: "Dockerfile".to_owned(),
+        target: None,
+        args: Default::default(),
+        tag: tag.to_owned(),
+        labels: Default::default(),
+        no_cache: true,
+        caches: caches.to_owned(),
+        limit,
+    }
+}
+
+#[tokio::test]
+async fn cache_mounts_are_one_projects() {
+    let Some(world) = world().await else { return };
+    let tag = format!("vcoding-test/caches:{}", world.spec.id);
+    let found = async |caches: &str, named: &str| {
+        let text = format!(
+            "FROM {BASE}\nRUN --mount=type=cache,target=/c{named} echo \"found $(ls /c | wc -l)\"; \
+             touch /c/file; test -z \"$BUILDKIT_CACHE_MOUNT_NS\"; : {}\n",
+            ulid::Ulid::new()
+        );
+        let (events, mut said) = mpsc::channel(1000);
+        // Whoever builds without the cache is given an empty mount as well.
+        let build = BuildSpec { no_cache: false, ..build_of(&text, &tag, caches, Duration::from_secs(300)) };
+        world.docker.build(build, events).await.unwrap();
+        let mut lines = Vec::new();
+        while let Some(event) = said.recv().await {
+            if let BuildEvent::Log { line, .. } = event {
+                lines.push(line);
+            }
+        }
+        lines.iter().find_map(|line| line.trim().strip_prefix("found ").map(str::to_owned)).unwrap()
+    };
+    let (one, other) = (format!("vcoding-{}-1", world.spec.id), format!("vcoding-{}-2", world.spec.id));
+    for named in ["", ",id=shared"] {
+        assert_eq!((found(&one, named).await.as_str(), found(&one, named).await.as_str()), ("0", "1"), "{named}");
+        assert_eq!(found(&other, named).await, "0", "{named}: another project's");
+    }
+    assert_eq!(found(&other, &format!(",id=../{one}/c")).await, "0", "the names are no paths");
+    // The control: another word is all that keeps them apart.
+    assert_eq!(found(&one, "").await, "1");
+    world.docker.remove_image(&tag).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_build_that_takes_too_long_is_ended_at_the_engine_too() {
+    let Some(world) = world().await else { return };
+    // Known again by what no other process has.
+    let mark = format!("sleep 86399.{}", std::process::id());
+    let runs = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        lines.any(|line| String::from_utf8_lossy(&line).replace('\0', " ").trim() == mark)
+    };
+    let text = format!("FROM {BASE}\nRUN {mark}\n");
+    let tag = format!("vcoding-test/slow:{}", world.spec.id);
+    let limit = Duration::from_secs(15);
+    let becomes = async |wanted: bool| {
+        let changed = async {
+            while runs() != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), changed).await.expect("it begins, and the engine ends it");
+    };
+    let (events, _said) = mpsc::channel(1000);
+    let (built, ()) = tokio::join!(world.docker.build(build_of(&text, &tag, "", limit), events), becomes(true));
+    let refused = built.unwrap_err();
+    assert!(matches!(refused, Error::BuildTooLong { after } if after == limit), "{refused}");
+    assert_eq!(refused.to_string(), "the image's build took longer than 15 s and was ended");
+    becomes(false).await;
 }
 
 #[tokio::test]

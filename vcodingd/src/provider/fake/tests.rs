@@ -439,6 +439,8 @@ async fn images_are_built_named_looked_into_and_removed() {
         tag: tag.to_owned(),
         labels: [("a".to_owned(), "b".to_owned())].into(),
         no_cache: false,
+        caches: String::new(),
+        limit: std::time::Duration::from_secs(600),
     };
     let (progress, mut events) = mpsc::channel(16);
     let id = fake.build(spec("one"), progress.clone()).await.unwrap();
