@@ -32,6 +32,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("run.list", r#"{"workspace":"shop"}"#),
     ("run.show", r#"{"run":"01kb5d3m8x0000000000000000"}"#),
     ("run.subscribe", r#"{"run":"01kb5d3m8x0000000000000000","from":[0,0],"once":true}"#),
+    ("run.subscribe", r#"{"run":"01kb5d3m8x0000000000000000","bytes":true,"once":true}"#),
     ("run.report", r#"{"run":"01kb5d3m8x0000000000000000"}"#),
     ("run.cancel", r#"{"run":"01kb5d3m8x0000000000000000"}"#),
     ("checkpoint.rollback", r#"{"workspace":"shop","to":"base"}"#),

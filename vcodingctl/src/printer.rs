@@ -77,12 +77,17 @@ impl Printer {
         let mut out = io::stdout().lock();
         match out.write_all(bytes).and_then(|()| out.flush()) {
             Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-            Err(e) => {
-                self.to_stderr(&format!("{} standard output cannot be written: {e}", self.talk(Style::Red, "error:")));
-                std::process::exit(1);
-            }
+            Err(e) => self.unwritable(&e),
         }
+    }
+
+    /// The end of a program whose standard output takes no more.
+    pub fn unwritable(&self, error: &io::Error) -> ! {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        self.to_stderr(&format!("{} standard output cannot be written: {error}", self.talk(Style::Red, "error:")));
+        std::process::exit(1);
     }
 
     /// Data of many lines for a person, in a pager where it is longer than the terminal.

@@ -21,53 +21,73 @@ pub const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub enum Woken {
     Message(Incoming),
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C, or TERM where that is watched, too.
+    Interrupted(Signal),
+    /// The other descriptor can be read.
+    Readable,
     Tick,
 }
 
-/// Ctrl-C as something to read. From its making on, the signal no longer ends the program; so
+/// After TERM so long is waited for what has been told to end.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// Ctrl-C as something to read, and TERM where it means the same. From its making on, the signal no longer ends the program; so
 /// it is made after the connection, because a daemon that had to be started must not inherit
 /// that.
 #[derive(Debug)]
-pub struct Interrupts(SignalFd);
+pub struct Interrupts {
+    signals: SignalFd,
+    held: SigSet,
+}
 
 impl Drop for Interrupts {
     fn drop(&mut self) {
-        let _ = interrupt().thread_unblock();
+        let _ = self.held.thread_unblock();
     }
-}
-
-fn interrupt() -> SigSet {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGINT);
-    set
 }
 
 impl Interrupts {
     /// # Errors
     /// [`Kind::Internal`] if the kernel has none to give.
     pub fn new() -> Result<Self, Error> {
+        Self::of(&[Signal::SIGINT])
+    }
+
+    /// TERM is one, too: what is waited for ends with this program.
+    ///
+    /// # Errors
+    /// As [`Interrupts::new`].
+    pub fn and_term() -> Result<Self, Error> {
+        Self::of(&[Signal::SIGINT, Signal::SIGTERM])
+    }
+
+    fn of(signals: &[Signal]) -> Result<Self, Error> {
         let broken = |e: nix::Error| Error::new(Kind::Internal, format!("Ctrl-C cannot be watched: {e}"));
-        let mask = interrupt();
-        mask.thread_block().map_err(broken)?;
+        let held: SigSet = signals.iter().copied().collect();
+        held.thread_block().map_err(broken)?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        SignalFd::with_flags(&mask, flags).map(Self).map_err(broken)
+        SignalFd::with_flags(&held, flags).map(|signals| Self { signals, held }).map_err(broken)
+    }
+
+    /// One that has come.
+    pub fn come(&self) -> Option<Signal> {
+        let received = self.signals.read_signal().ok().flatten()?;
+        i32::try_from(received.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
     }
 
     /// Waits for one at most so long.
     pub fn within(&self, time: Duration) -> bool {
-        ready(&mut [PollFd::new(&self.0, PollFlags::IN)], time);
-        matches!(self.0.read_signal(), Ok(Some(_)))
+        ready(&mut [PollFd::new(&self.signals, PollFlags::IN)], time);
+        self.come().is_some()
     }
 
     /// Waits until `fd` can be read; false if Ctrl-C came first.
     pub fn or_readable(&self, fd: BorrowedFd<'_>) -> bool {
         loop {
-            let mut fds = [PollFd::new(&fd, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+            let mut fds = [PollFd::new(&fd, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
             ready(&mut fds, TICK);
             let readable = !fds[0].revents().is_empty();
-            if matches!(self.0.read_signal(), Ok(Some(_))) {
+            if self.come().is_some() {
                 return false;
             }
             if readable {
@@ -76,22 +96,46 @@ impl Interrupts {
         }
     }
 
+    /// Waits until `fd` takes something; false if a signal came first, which is there still, or some
+    /// time passed.
+    pub fn or_writable(&self, fd: BorrowedFd<'_>) -> bool {
+        let mut fds = [PollFd::new(&fd, PollFlags::OUT), PollFd::new(&self.signals, PollFlags::IN)];
+        ready(&mut fds, TICK);
+        // A flood of output does not keep a signal waiting.
+        fds[1].revents().is_empty() && !fds[0].revents().is_empty()
+    }
+
     /// The next thing to look at.
     ///
     /// # Errors
     /// [`Kind::DaemonUnreachable`] at the end of the connection.
     pub fn or_message(&self, client: &mut Client) -> Result<Woken, Error> {
+        self.or_message_or(client, None)
+    }
+
+    /// The same with another descriptor, which goes first.
+    ///
+    /// # Errors
+    /// As [`Interrupts::or_message`].
+    pub fn or_message_or(&self, client: &mut Client, other: Option<BorrowedFd<'_>>) -> Result<Woken, Error> {
         if let Some(message) = client.buffered()? {
             return Ok(Woken::Message(message));
         }
-        let readable = {
+        let (readable, other) = {
             let socket = client.as_fd();
-            let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+            let other = other.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
+            let mut fds: Vec<_> = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)]
+                .into_iter()
+                .chain(other)
+                .collect();
             ready(&mut fds, TICK);
-            !fds[0].revents().is_empty()
+            (!fds[0].revents().is_empty(), fds.get(2).is_some_and(|fd| !fd.revents().is_empty()))
         };
-        if matches!(self.0.read_signal(), Ok(Some(_))) {
-            return Ok(Woken::Interrupted);
+        if let Some(signal) = self.come() {
+            return Ok(Woken::Interrupted(signal));
+        }
+        if other {
+            return Ok(Woken::Readable);
         }
         if readable {
             client.fill()?;
@@ -101,6 +145,11 @@ impl Interrupts {
         }
         Ok(Woken::Tick)
     }
+}
+
+/// Waits until `fd` can be read, or some time has passed.
+pub fn readable(fd: BorrowedFd<'_>) {
+    ready(&mut [PollFd::new(&fd, PollFlags::IN)], TICK);
 }
 
 /// Polls; an interruption is a tick.
@@ -126,8 +175,8 @@ pub fn call<M: Method>(
     let id = client.send::<M>(params, &[])?;
     let result = loop {
         match interrupts.or_message(client)? {
-            Woken::Tick => steps.tick(),
-            Woken::Interrupted => {
+            Woken::Tick | Woken::Readable => steps.tick(),
+            Woken::Interrupted(_) => {
                 let message = format!("interrupted; the daemon goes on {doing}");
                 break Err(Error::new(Kind::Interrupted, message).hint(printer.typed("vcodingctl show")));
             }

@@ -5,6 +5,7 @@
 
 mod daemon;
 mod errors;
+mod exact;
 mod failing;
 mod images;
 mod kill;

@@ -1,24 +1,26 @@
 //! Following a run: its events as they come, from the first on, across a restart of the daemon,
 //! to its record.
 
-use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use client::{Client, start};
-use protocol::event::{Event, OutputStream};
+use nix::sys::signal::Signal;
+use protocol::event::Event;
 use protocol::message::{Incoming, Subscribed};
 use protocol::methods::{RunCancel, RunSubscribe};
-use protocol::run::{RunParams, RunState, RunSubscribeParams, RunView};
+use protocol::run::{RunOutput, RunParams, RunState, RunSubscribeParams, RunView};
 use protocol::{Error, Kind, RunId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Session;
+use super::output::{Outputs, Pipe};
+use super::{Failure, Session};
 use crate::printer::Printer;
 use crate::render::events::{Piece, Renderer};
 use crate::render::ink::Style;
-use crate::render::text::{clean, one_line, short_run};
-use crate::wait::{Interrupts, TICK, Woken};
+use crate::render::text::{one_line, short_run};
+use crate::wait::{GRACE, Interrupts, TICK, Woken};
 
 /// So long a daemon may be away while it is replaced.
 const AWAY: Duration = Duration::from_secs(15);
@@ -26,7 +28,7 @@ const AWAY: Duration = Duration::from_secs(15);
 /// What Ctrl-C means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnInterrupt {
-    /// Cancel the run and wait for its end; the second time, stop waiting.
+    /// Cancel the run and wait for its end; the second time, and some time after TERM, stop waiting.
     Cancel,
     /// Stop following; the run goes on.
     Leave,
@@ -54,6 +56,7 @@ pub struct Wanted<'a> {
 enum Item<'a> {
     #[serde(borrow)]
     Event(&'a RawValue),
+    Output(RunOutput),
     End(Box<RunView>),
 }
 
@@ -72,11 +75,23 @@ pub fn follow(
     wanted: &Wanted<'_>,
     session: &Session,
     printer: &Printer,
-) -> Result<RunView, Error> {
-    let columns = printer.columns();
-    let renderer = Renderer::new(printer.ink(), columns, printer.verbose, wanted.command || wanted.raw);
-    let mut follower =
-        Follower { client, interrupts, wanted, session, printer, renderer, next: None, call: 0, cancel: None };
+) -> Result<RunView, Failure> {
+    let mut follower = Follower {
+        client,
+        interrupts,
+        wanted,
+        session,
+        printer,
+        renderer: Renderer::new(printer.ink(), printer.columns(), printer.verbose),
+        outputs: Outputs::new(printer),
+        next: None,
+        call: 0,
+        cancel: None,
+        patience: None,
+        ended: None,
+        lost: None,
+        pipe: None,
+    };
     follower.subscribe()?;
     if wanted.cancel_now {
         follower.cancel()?;
@@ -93,19 +108,32 @@ struct Follower<'a> {
     session: &'a Session,
     printer: &'a Printer,
     renderer: Renderer,
+    outputs: Outputs<'a>,
     /// The first `seq` that was not printed yet.
     next: Option<[u64; 2]>,
     /// The subscription's call.
     call: u64,
     /// The cancelling call.
     cancel: Option<u64>,
+    /// How long the end of a run that was cancelled by TERM is waited for.
+    patience: Option<Instant>,
+    /// Its record, last of all.
+    ended: Option<RunView>,
+    /// The daemon went away; what it had sent comes first.
+    lost: Option<Error>,
+    pipe: Option<Pipe>,
 }
 
 impl Follower<'_> {
     fn subscribe(&mut self) -> Result<(), Error> {
-        let (run, from, once, raw) = (self.wanted.run.clone(), self.next, self.wanted.once, self.wanted.raw);
-        let params = RunSubscribeParams { run, from, once, raw };
-        self.call = self.client.send::<RunSubscribe>(&params, &[])?;
+        let Wanted { run, command, once, raw, .. } = *self.wanted;
+        // Programs that read JSON get the events.
+        let bytes = (command || raw) && !self.printer.json;
+        let params = RunSubscribeParams { run: run.clone(), from: self.next, once, raw: raw && !bytes, bytes };
+        let (pipe, writing) = if bytes { Pipe::new() } else { None }.unzip();
+        self.pipe = pipe;
+        let descriptors: Vec<_> = writing.iter().map(AsFd::as_fd).collect();
+        self.call = self.client.send::<RunSubscribe>(&params, &descriptors)?;
         Ok(())
     }
 
@@ -114,18 +142,47 @@ impl Follower<'_> {
         Ok(())
     }
 
-    fn until_its_end(&mut self) -> Result<RunView, Error> {
+    fn until_its_end(&mut self) -> Result<RunView, Failure> {
         loop {
-            match self.interrupts.or_message(&mut self.client) {
-                Ok(Woken::Message(message)) => {
-                    if let Some(view) = self.message(message)? {
-                        return Ok(view);
-                    }
+            if self.patience.is_some_and(|patience| Instant::now() >= patience) {
+                return Err(self.no_longer_waiting(Signal::SIGTERM));
+            }
+            if !self.outputs.flush(self.interrupts) {
+                if let Some(signal) = self.interrupts.come() {
+                    self.interrupted(signal)?;
                 }
-                Ok(Woken::Interrupted) => self.interrupted()?,
+                continue;
+            }
+            // Its output is whole when the daemon has closed the pipe.
+            if self.pipe.is_none()
+                && let Some(error) = self.lost.take()
+            {
+                self.reconnect(error)?;
+            }
+            if self.pipe.is_none()
+                && let Some(view) = self.ended.take()
+            {
+                self.outputs.close();
+                if !self.outputs.is_empty() {
+                    self.ended = Some(view);
+                    continue;
+                }
+                return Ok(view);
+            }
+            if self.ended.is_some() || self.lost.is_some() {
+                self.pour()?;
+                continue;
+            }
+            let pipe = self.pipe.as_ref().map(Pipe::as_fd);
+            match self.interrupts.or_message_or(&mut self.client, pipe) {
+                Ok(Woken::Readable) => self.pour()?,
+                Ok(Woken::Message(message)) => {
+                    self.ended = self.message(message)?;
+                }
+                Ok(Woken::Interrupted(signal)) => self.interrupted(signal)?,
                 Ok(Woken::Tick) => self.tick(),
-                Err(e) if e.kind() == Kind::DaemonUnreachable => self.reconnect(e)?,
-                Err(e) => return Err(e),
+                Err(e) if e.kind() == Kind::DaemonUnreachable => self.lost = Some(e),
+                Err(e) => return Err(e.into()),
             }
         }
     }
@@ -141,6 +198,10 @@ impl Follower<'_> {
                 let pieces = self.renderer.idle();
                 self.print(pieces);
                 Ok(Some(*view))
+            }
+            Some(Item::Output(output)) => {
+                self.output(&output);
+                Ok(None)
             }
             Some(Item::Event(raw)) => {
                 self.event(raw);
@@ -169,6 +230,25 @@ impl Follower<'_> {
         }
     }
 
+    /// What came through the pipe.
+    fn pour(&mut self) -> Result<(), Error> {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        let (pieces, more) = pipe.read()?;
+        if !more {
+            self.pipe = None;
+        }
+        pieces.iter().for_each(|piece| self.output(piece));
+        Ok(())
+    }
+
+    fn output(&mut self, output: &RunOutput) {
+        if self.next.is_some_and(|next| output.seq < next) {
+            return;
+        }
+        self.next = Some(output.next);
+        output.parts.iter().for_each(|part| self.outputs.write(part));
+    }
+
     /// The answer to the subscribing or the cancelling call; only a refusal matters, since the
     /// run's record comes as the last item.
     fn reply(&mut self, message: Incoming) -> Result<(), Error> {
@@ -183,23 +263,28 @@ impl Follower<'_> {
         Err(error)
     }
 
-    fn interrupted(&mut self) -> Result<(), Error> {
+    fn interrupted(&mut self, signal: Signal) -> Result<(), Failure> {
         let run = short_run(self.wanted.run);
         match (self.wanted.on_interrupt, self.cancel) {
             (OnInterrupt::Leave, _) => {
                 Err(Error::new(Kind::Interrupted, format!("no longer following; run {run} goes on"))
-                    .hint(format!("vcodingctl logs -f {run}")))
+                    .hint(format!("vcodingctl logs -f {run}"))
+                    .into())
             }
             (OnInterrupt::Cancel, None) => {
                 self.printer.say("cancelling the run; Ctrl-C again stops waiting for its end");
-                self.cancel()
+                self.patience = (signal == Signal::SIGTERM).then(|| Instant::now() + GRACE);
+                Ok(self.cancel()?)
             }
-            (OnInterrupt::Cancel, Some(_)) => Err(Error::new(
-                Kind::Interrupted,
-                format!("no longer waiting; run {run} was asked to end and may still be there"),
-            )
-            .hint(format!("vcodingctl logs -f {run}"))),
+            (OnInterrupt::Cancel, Some(_)) => Err(self.no_longer_waiting(signal)),
         }
+    }
+
+    fn no_longer_waiting(&self, signal: Signal) -> Failure {
+        let run = short_run(self.wanted.run);
+        let message = format!("no longer waiting; run {run} was asked to end and may still be there");
+        let error = Error::new(Kind::Interrupted, message).hint(format!("vcodingctl logs -f {run}"));
+        Failure { error, status: Some(128 + u8::try_from(signal as i32).unwrap_or(0)) }
     }
 
     fn tick(&mut self) {
@@ -244,7 +329,13 @@ impl Follower<'_> {
             self.printer.say(&line);
         }
         if let Some(problem) = view.problem.as_deref().filter(|_| view.state != RunState::Succeeded) {
-            self.printer.stress(&format!("{} {}", self.printer.talk(Style::Red, "error:"), one_line(problem)));
+            let line = format!("{} {}", self.printer.talk(Style::Red, "error:"), one_line(problem));
+            // A command that failed by itself is told by its status; what it wrote stays as it was.
+            if self.wanted.command && view.state == RunState::Failed {
+                self.printer.closing(&line);
+            } else {
+                self.printer.stress(&line);
+            }
         }
     }
 
@@ -252,36 +343,8 @@ impl Follower<'_> {
         for piece in pieces {
             match piece {
                 Piece::Line(line) => self.printer.line(&line),
-                Piece::Output(stream, text) => self.output(stream, text.as_slice()),
                 Piece::Status(text) => self.printer.status(&text),
             }
         }
     }
-
-    /// A line of a background command, on the stream it came from: as it is, unless a terminal
-    /// would obey it.
-    fn output(&self, stream: OutputStream, bytes: &[u8]) {
-        let terminal = match stream {
-            OutputStream::Stdout => self.printer.data_terminal,
-            OutputStream::Stderr => self.printer.talk_terminal,
-        };
-        let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        let mut line = if terminal { shown(body).into_bytes() } else { body.to_vec() };
-        line.push(b'\n');
-        match stream {
-            OutputStream::Stdout => self.printer.raw(&line),
-            OutputStream::Stderr => {
-                self.printer.close_line();
-                let _ = std::io::stderr().write_all(&line);
-            }
-        }
-    }
-}
-
-/// What a terminal would show of a line, and nothing that it would obey.
-fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim_end_matches('\r');
-    let text = text.rsplit_once('\r').map_or(text, |(_, last)| last);
-    clean(text).into_owned()
 }

@@ -12,6 +12,7 @@ mod history;
 mod leftovers;
 mod log_file;
 pub mod names;
+mod output;
 mod run;
 mod secret;
 mod service;

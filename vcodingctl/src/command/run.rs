@@ -41,7 +41,7 @@ pub fn run(args: &Run, session: &Session, printer: &Printer) -> Outcome {
         let view = wait::call::<RunStart>(&mut daemon, printer, "starting the run", &params)?;
         return Ok(detached(&view, printer));
     }
-    let interrupts = Interrupts::new()?;
+    let interrupts = Interrupts::and_term()?;
     let (view, cancel_now) = start(&mut daemon, &interrupts, &params, printer)?;
     let id = view.id.clone();
     printer.aside(&format!("run {} in {}; Ctrl-C cancels it", short_run(&id), view.workspace_name));
@@ -102,13 +102,13 @@ fn start(
     let mut cancel = false;
     loop {
         match interrupts.or_message(daemon)? {
-            Woken::Tick => steps.tick(),
-            Woken::Interrupted if cancel => {
+            Woken::Tick | Woken::Readable => steps.tick(),
+            Woken::Interrupted(_) if cancel => {
                 return Err(
                     Error::new(Kind::Interrupted, "no longer waiting; the run may still start").hint("vcodingctl runs")
                 );
             }
-            Woken::Interrupted => {
+            Woken::Interrupted(_) => {
                 cancel = true;
                 printer.say("the run is cancelled as soon as it has started; Ctrl-C again stops waiting");
             }

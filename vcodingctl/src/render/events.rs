@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use protocol::event::{Event, EventBody, OutputStream, PlanState, PlanStep};
+use protocol::event::{Event, EventBody, PlanState, PlanStep};
 use protocol::run::{RunState, RunView};
 use protocol::{Bytes, Timestamp};
 
@@ -16,8 +16,6 @@ use super::text::{between, brief, clean, counted, delta, one_line, output_line, 
 pub enum Piece {
     /// A line for standard output.
     Line(String),
-    /// A background command's own output, for the stream it came from.
-    Output(OutputStream, Bytes),
     /// A state that passes.
     Status(String),
 }
@@ -55,8 +53,6 @@ pub struct Renderer {
     /// Of the terminal; without one nothing is wrapped or cut.
     columns: Option<usize>,
     verbose: bool,
-    /// A background command: its output is all there is.
-    command: bool,
     calls: VecDeque<Call>,
     /// The line of a tool that another event may tell better.
     held: Option<String>,
@@ -69,12 +65,11 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    pub fn new(ink: Ink, columns: Option<usize>, verbose: bool, command: bool) -> Self {
+    pub fn new(ink: Ink, columns: Option<usize>, verbose: bool) -> Self {
         Self {
             ink,
             columns,
             verbose,
-            command,
             calls: VecDeque::new(),
             held: None,
             last: Last::Nothing,
@@ -102,7 +97,7 @@ impl Renderer {
             EventBody::Edit { path, added, deleted } => self.edit(path, *added, *deleted),
             EventBody::Plan { steps } => self.steps(steps),
             EventBody::Retry { attempt, of, wait_ms, why } => self.retry(*attempt, *of, *wait_ms, why),
-            EventBody::Output { stream, text } => self.output(*stream, text),
+            EventBody::Output { text, .. } => self.output(text),
             EventBody::Finished { ok, text, cost_usd, turns, .. } => {
                 self.cost = cost_usd.or(self.cost);
                 self.turns = turns.or(self.turns);
@@ -339,11 +334,7 @@ impl Renderer {
         }
     }
 
-    fn output(&mut self, stream: OutputStream, text: &Bytes) {
-        if self.command {
-            self.out.push(Piece::Output(stream, text.clone()));
-            return;
-        }
+    fn output(&mut self, text: &Bytes) {
         let line = self.ink.paint(Style::Dim, &format!("  │ {}", output_line(&text.to_text())));
         self.tool_line(line);
     }

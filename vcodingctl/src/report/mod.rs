@@ -68,8 +68,10 @@ fn events(daemon: &mut Client, run: &RunId) -> Result<(Vec<Event>, bool), Error>
     }
     let mut events = VecDeque::new();
     let mut more = false;
-    let call = daemon
-        .send::<RunSubscribe>(&RunSubscribeParams { run: run.clone(), from: None, once: true, raw: false }, &[])?;
+    let call = daemon.send::<RunSubscribe>(
+        &RunSubscribeParams { run: run.clone(), from: None, once: true, raw: false, bytes: false },
+        &[],
+    )?;
     loop {
         let message = daemon.receive()?;
         if message.method.as_deref() != Some("run.event") {

@@ -75,6 +75,15 @@ impl Fake {
         self.gate.send(()).unwrap();
     }
 
+    /// Waits until a method was called.
+    pub fn called(&self, method: &str) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while self.calls().iter().all(|(called, _)| called != method) {
+            assert!(std::time::Instant::now() < deadline, "{method} was never called");
+            std::thread::yield_now();
+        }
+    }
+
     /// Every call so far: method and parameters.
     pub fn calls(&self) -> Vec<(String, Value)> {
         self.calls.lock().unwrap().clone()

@@ -23,6 +23,11 @@ fn text(record: u64, second: u64, text: &str) -> Value {
     event(record, second, &json!({"type": "text", "text": text}))
 }
 
+/// A piece of a command's output.
+fn output(seq: [u64; 2], next: [u64; 2], parts: &Value) -> Value {
+    json!({"output": {"seq": seq, "next": next, "time": "2026-11-24T16:00:00.000Z", "parts": parts}})
+}
+
 /// A session with a bit of everything.
 fn session() -> Vec<Value> {
     let plan = |first: &str, second: &str| {
@@ -116,22 +121,57 @@ fn a_run_that_fails_says_why_and_ends_with_its_status() {
 
 #[test]
 fn a_background_commands_output_is_its_own() {
-    let line = |record, stream: &str, text: Value| {
-        event(record, 1, &json!({"type": "output", "stream": stream, "text": text}))
-    };
     let items = vec![
-        line(0, "stdout", json!("a\tb \u{1b}[32mgreen\u{1b}[0m")),
-        line(1, "stdout", json!({"base64": "//4="})),
-        line(2, "stderr", json!("10 %\r100 %")),
-        line(3, "stdout", json!("not\u{1b}]0;owned\u{7}")),
+        output([0, 0], [2, 0], &json!([{"stdout": "a\tb \u{1b}[32mgreen\u{1b}[0m\n"}, {"stdout": {"base64": "//4K"}}])),
+        output([2, 0], [2, 4], &json!([{"stderr": "10 %"}])),
+        output(
+            [2, 4],
+            [4, 0],
+            &json!([{"stderr": "\r100 %\n"}, {"stdout": "not\u{1b}]0;owned\u{7}\n\u{0}no newline"}]),
+        ),
     ];
-    let fake = followed(command("running", 0), items, &command("failed", 3));
+    let mut end = command("failed", 3);
+    end["problem"] = json!("it exited with status 3");
+    let fake = followed(command("running", 0), items, &end);
     let args = ["-w", "shop", "run", "--", "make", "-j2"];
-    let output = vcodingctl::piped(&fake, &args);
-    assert_eq!(output.status.code(), Some(3));
-    assert_eq!(output.stdout, b"a\tb \x1b[32mgreen\x1b[0m\n\xff\xfe\nnot\x1b]0;owned\x07\n", "bytes as they are");
-    assert_eq!(output.stderr, b"10 %\r100 %\n");
+    let piped = vcodingctl::piped(&fake, &args);
+    assert_eq!(piped.status.code(), Some(3));
+    let bytes = b"a\tb \x1b[32mgreen\x1b[0m\n\xff\xfe\nnot\x1b]0;owned\x07\n\0no newline";
+    assert_eq!(piped.stdout, bytes, "bytes as they are");
+    assert_eq!(piped.stderr, b"10 %\r100 %\n", "and nothing of ours among them");
+    let (_, params) = fake.calls().pop().unwrap();
+    assert_eq!(params, json!({"run": RUN, "once": false, "bytes": true}));
     snapshot::compare("run-command-terminal", &vcodingctl::on_terminal(&fake, &args, 80));
+    assert_eq!(vcodingctl::piped(&fake, &["logs", "--raw", RUN]).stdout, bytes);
+}
+
+#[test]
+fn a_commands_output_goes_on_at_its_byte_where_the_daemon_went_away() {
+    let fake = Fake::start(&[
+        ("run.show", vec![Step::Answer(command("running", 0))]),
+        (
+            "run.subscribe",
+            vec![
+                Step::Answer(json!(7)),
+                Step::Item(output([0, 0], [1, 3], &json!([{"stdout": "one\ntwo"}]))),
+                Step::HangUp,
+            ],
+        ),
+        (
+            "run.subscribe",
+            vec![
+                Step::Answer(json!(7)),
+                Step::Item(output([1, 3], [2, 0], &json!([{"stdout": "\n"}, {"dropped": 5}]))),
+                Step::Item(json!({"end": command("succeeded", 0)})),
+            ],
+        ),
+    ]);
+    let piped = vcodingctl::piped(&fake, &["logs", "-f", RUN]);
+    assert_eq!(piped.stdout, b"one\ntwo\n");
+    let said = String::from_utf8(piped.stderr).unwrap();
+    assert!(said.contains("the log is full: 5 bytes of output were not kept"), "{said}");
+    let (_, params) = fake.calls().pop().unwrap();
+    assert_eq!(params["from"], json!([1, 3]));
 }
 
 #[test]
@@ -164,7 +204,61 @@ fn seen<R: std::io::Read>(stream: R, text: &str) -> BufReader<R> {
 }
 
 fn interrupt(child: &Child) {
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    tell(child, Signal::SIGINT);
+}
+
+fn tell(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
+#[test]
+fn signals_are_heard_while_nobody_reads_the_output() {
+    let much = json!([{ "stdout": "x".repeat(1 << 20) }]);
+    let fake = Fake::start(&[
+        ("run.start", vec![Step::Answer(command("running", 0))]),
+        (
+            "run.subscribe",
+            vec![Step::Answer(json!(7)), Step::Item(output([0, 0], [0, 1 << 20], &much)), Step::Await("run.cancel")],
+        ),
+        ("run.cancel", vec![Step::Await("never")]),
+    ]);
+    let child = vcodingctl::spawned(&fake, &["-w", "shop", "run", "--", "yes"]);
+    fake.called("run.subscribe");
+    tell(&child, Signal::SIGTERM);
+    fake.called("run.cancel");
+    tell(&child, Signal::SIGINT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(output.stdout.len() < 1 << 20);
+}
+
+#[test]
+fn term_cancels_the_run_and_the_second_stops_waiting() {
+    let fake = Fake::start(&[
+        ("run.start", vec![Step::Answer(run("running"))]),
+        (
+            "run.subscribe",
+            vec![
+                Step::Answer(json!(7)),
+                Step::Item(text(0, 1, "Working.")),
+                Step::Await("run.cancel"),
+                Step::Item(text(1, 2, "It does not stop.")),
+                Step::Await("never"),
+            ],
+        ),
+        ("run.cancel", vec![]),
+    ]);
+    let mut child = vcodingctl::spawned(&fake, &["-w", "shop", "run", "claude", "x"]);
+    let rest = until(&mut child, "Working.");
+    tell(&child, Signal::SIGTERM);
+    child.stdout = Some(rest.into_inner());
+    let rest = until(&mut child, "It does not stop.");
+    tell(&child, Signal::SIGTERM);
+    drop(rest);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(143), "{stderr}");
+    assert!(stderr.contains("was asked to end and may still be there"), "{stderr}");
 }
 
 #[test]

@@ -24,9 +24,11 @@ mod outcome;
 mod record;
 mod tail;
 
-pub use events::{Origin, subscribe, verdict};
+pub use events::{Origin, output, subscribe, verdict};
 pub use frames::{Start, cancel_frame, start_frame};
-pub use log::{CAP, Content, Ending, Error as LogError, Extent, Finish, Log, MAX_LINE, Reader, Record, Writer};
+pub use log::{
+    CAP, Content, Ending, Error as LogError, Extent, Finish, Log, MAX_LINE, Output, Part, Reader, Record, Writer,
+};
 pub use outcome::{Ending as RunEnding, Facts, Outcome, Work, outcome};
 pub use record::{Admission, CopyError, RunRecord, read_prompt, title_of_command, title_of_prompt, write_prompt};
 pub use tail::{TailError, clear, drain, tail};

@@ -2,8 +2,9 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use protocol::run::{RunItem, RunReport, RunStartParams, RunSubscribeParams, RunView};
-use protocol::{Error, Kind, RunId, WorkspaceRef};
+use guest::run::Stream;
+use protocol::run::{RunItem, RunOutput, RunOutputPart, RunReport, RunStartParams, RunSubscribeParams, RunView};
+use protocol::{Bytes, Error, Kind, RunId, Timestamp, WorkspaceRef};
 
 use super::record::Places;
 use super::registry::Registry;
@@ -148,12 +149,12 @@ impl Registry {
         self.run(id)
     }
 
-    /// A run's events, then its record.
+    /// A run's events, or its output as it was written, then its record.
     ///
     /// # Errors
     /// [`Kind::RunNotFound`]; a log that cannot be read.
     pub async fn follow(&self, params: &RunSubscribeParams) -> Result<BoxStream<'static, RunItem>, Error> {
-        let RunSubscribeParams { run: id, from, once, raw } = params;
+        let RunSubscribeParams { run: id, from, once, raw, bytes } = params;
         let record = self.run_record(id)?;
         let mut live = self.shared.known_runs.get(id);
         if live.is_none() && !record.state.is_over() {
@@ -178,8 +179,14 @@ impl Registry {
         // A run that never started has a log that nobody finishes.
         let once = *once || (live.is_none() && record.state.is_over());
         let format = if *raw { agents::Format::Plain } else { record.format };
-        let events = runs::subscribe(&log, format, origin, *from, once).filter_map(async |event| match event {
-            Ok(event) => Some(RunItem::Event(Box::new(event))),
+        let events = if *bytes {
+            runs::output(&log, *from, once).map(|piece| piece.map(|piece| RunItem::Output(output_view(piece)))).boxed()
+        } else {
+            let events = runs::subscribe(&log, format, origin, *from, once);
+            events.map(|event| event.map(|event| RunItem::Event(Box::new(event)))).boxed()
+        };
+        let events = events.filter_map(async |item| match item {
+            Ok(item) => Some(item),
             Err(error) => {
                 tracing::error!(%error, "a run's log cannot be read");
                 None
@@ -200,4 +207,15 @@ impl Registry {
         };
         Ok(events.chain(futures_util::stream::once(last)).boxed())
     }
+}
+
+fn output_view(piece: runs::Output) -> RunOutput {
+    let part = |part| match part {
+        runs::Part::Bytes { stream: Stream::Out, bytes } => RunOutputPart::Stdout(Bytes(bytes)),
+        runs::Part::Bytes { stream: Stream::Err, bytes } => RunOutputPart::Stderr(Bytes(bytes)),
+        runs::Part::Dropped { bytes } => RunOutputPart::Dropped(bytes),
+    };
+    let runs::Output { from, next, time_ms, parts } = piece;
+    let time = Timestamp::from_unix_ms(time_ms);
+    RunOutput { seq: from, next, time, parts: parts.into_iter().map(part).collect() }
 }

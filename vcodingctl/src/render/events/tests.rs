@@ -27,7 +27,7 @@ fn edit(path: &str) -> Value {
 
 /// The lines of these events, and of the calm after them.
 fn lines(bodies: &[Value]) -> Vec<String> {
-    let mut renderer = Renderer::new(Ink(false), None, false, false);
+    let mut renderer = Renderer::new(Ink(false), None, false);
     let mut pieces: Vec<Piece> = bodies.iter().flat_map(|b| renderer.event(&event(b))).collect();
     pieces.extend(renderer.idle());
     pieces.into_iter().filter_map(|p| if let Piece::Line(line) = p { Some(line) } else { None }).collect()
@@ -70,7 +70,7 @@ fn the_last_words_are_said_once() {
 
 #[test]
 fn only_so_many_calls_are_remembered() {
-    let mut renderer = Renderer::new(Ink(false), Some(80), false, false);
+    let mut renderer = Renderer::new(Ink(false), Some(80), false);
     for n in 0..10_000 {
         renderer.event(&event(&call(&n.to_string(), "Bash")));
     }
@@ -95,12 +95,12 @@ fn nothing_in_an_event_drives_the_terminal_at_any_width() {
     ];
     let finished = json!({"type": "finished", "ok": false, "text": HOSTILE});
     for columns in [None, Some(0), Some(1), Some(10), Some(80)] {
-        let mut renderer = Renderer::new(Ink(false), columns, true, false);
+        let mut renderer = Renderer::new(Ink(false), columns, true);
         let mut pieces: Vec<Piece> = bodies.iter().flat_map(|b| renderer.event(&event(b))).collect();
         pieces.extend(renderer.status().map(Piece::Status));
         pieces.extend(renderer.event(&event(&finished)));
         for piece in pieces {
-            let (Piece::Line(text) | Piece::Status(text)) = piece else { panic!("raw output of an agent's run") };
+            let (Piece::Line(text) | Piece::Status(text)) = piece;
             assert!(!text.contains(super::super::text::harmful) && !text.contains('\n'), "{text:?}");
         }
     }

@@ -8,7 +8,11 @@
 //!   position  stream (1) · consumed (u64) · dropped (u64)
 //!   dropped   number (u64) · time (i64) · bytes (u64)
 //!   finished  time (i64) · the guest's end record, or nothing
+//!   lines     first number (u64) · time (i64) · stream (1) · consumed (u64) · whole lines, each with its newline
 //! ```
+//!
+//! Version 1 has no `lines`: each line is a frame of its own there. A file is written on in its own version, so that the
+//! daemon that began it could still read it.
 //!
 //! Numbers are little endian. A body is never empty, so that zeros, as a power cut leaves them
 //! behind, are no frame.
@@ -24,7 +28,7 @@ use guest::run::Stream;
 use super::{Ending, MAX_LINE};
 
 pub(super) const MAGIC: &[u8; 7] = b"vcodlog";
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// Where the first frame begins.
 pub(super) const START: u64 = 8;
 
@@ -40,13 +44,25 @@ pub(super) enum Frame<'a> {
     Position { stream: Stream, consumed: u64, dropped: u64 },
     Dropped { number: u64, time_ms: i64, bytes: u64 },
     Finished { time_ms: i64, end: &'a [u8] },
+    Lines { first: u64, time_ms: i64, stream: Stream, consumed: u64, bytes: &'a [u8] },
 }
 
 impl<'a> Frame<'a> {
     pub(super) fn number(&self) -> Option<u64> {
         match self {
-            Self::Line { number, .. } | Self::Dropped { number, .. } => Some(*number),
+            Self::Line { number, .. } | Self::Dropped { number, .. } | Self::Lines { first: number, .. } => {
+                Some(*number)
+            }
             Self::Position { .. } | Self::Finished { .. } => None,
+        }
+    }
+
+    /// How many records it is.
+    pub(super) fn records(&self) -> u64 {
+        match self {
+            Self::Line { .. } | Self::Dropped { .. } => 1,
+            Self::Lines { bytes, .. } => newlines(bytes),
+            Self::Position { .. } | Self::Finished { .. } => 0,
         }
     }
 
@@ -80,6 +96,14 @@ impl<'a> Frame<'a> {
                 out.extend_from_slice(&time_ms.to_le_bytes());
                 out.extend_from_slice(end);
             }
+            Self::Lines { first, time_ms, stream, consumed, bytes } => {
+                out.push(5);
+                out.extend_from_slice(&first.to_le_bytes());
+                out.extend_from_slice(&time_ms.to_le_bytes());
+                out.push(stream_byte(*stream));
+                out.extend_from_slice(&consumed.to_le_bytes());
+                out.extend_from_slice(bytes);
+            }
         }
         let body = head + HEAD;
         let length = u32::try_from(out.len() - body).expect("a line is at most MAX_LINE long");
@@ -104,9 +128,21 @@ impl<'a> Frame<'a> {
             }
             3 => Self::Dropped { number: rest.u64()?, time_ms: rest.i64()?, bytes: rest.u64()? },
             4 => Self::Finished { time_ms: rest.i64()?, end: rest.0 },
+            5 => Self::Lines {
+                first: rest.u64()?,
+                time_ms: rest.i64()?,
+                stream: stream_of(rest.take::<1>()?[0])?,
+                consumed: rest.u64()?,
+                bytes: Some(rest.0).filter(|bytes| bytes.last() == Some(&b'\n'))?,
+            },
             _ => return None,
         })
     }
+}
+
+/// How many lines end in `bytes`.
+pub(super) fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
 fn checksum(body: &[u8]) -> u32 {

@@ -15,6 +15,7 @@
 //! how much is missing: an agent's last words are the ones that matter most.
 
 mod frame;
+mod output;
 mod writer;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use guest::run::{End, Stream};
 use tokio::sync::watch;
 
 use frame::{Frame, Frames, MAGIC, Next, START, VERSION};
+pub use output::{Output, OutputReader, Part};
 pub use writer::Writer;
 
 /// The longest line of one record; a longer one is several.
@@ -150,8 +152,8 @@ impl Log {
     fn open_bounded(dir: &Path, cap: u64, kept: usize) -> Result<Self, Error> {
         let path = dir.join(NAME);
         let file = Arc::new(open_file(dir, &path)?);
-        let length = check_head(&file, &path)?;
-        let mut state = writer::State::new(cap, kept);
+        let (length, version) = check_head(&file, &path)?;
+        let mut state = writer::State::new(cap, kept, version > 1);
         let mut written = Written { length: START, index: Vec::new(), finished: None };
         let mut frames = Frames::new(Arc::clone(&file), START);
         let torn = loop {
@@ -209,6 +211,11 @@ impl Log {
         lock(&self.shared.written).finished.clone()
     }
 
+    /// A reader of the output as it was written, from byte `from[1]` of record `from[0]` on.
+    pub fn output(&self, from: [u64; 2]) -> OutputReader {
+        OutputReader::new(self.reader(from[0]), from)
+    }
+
     /// A reader that begins with record `from`.
     pub fn reader(&self, from: u64) -> Reader {
         let at = lock(&self.shared.written).seek(from);
@@ -255,33 +262,43 @@ impl Reader {
         let mut records = Vec::new();
         let mut size = 0;
         while size <= room {
-            let record = match self.frames.next(end).map_err(io_error("read", path))? {
+            let frame = match self.frames.next(end).map_err(io_error("read", path))? {
                 Next::End => break,
                 Next::Torn { at } => return Err(Error::Damaged { path: path.clone(), at }),
-                Next::Frame { frame, .. } => record(&frame),
+                Next::Frame { frame, .. } => frame,
             };
-            let Some(record) = record.filter(|record| record.number >= self.next) else { continue };
-            self.next = record.number + 1;
-            // The record itself counts too: lines may be empty.
-            size += size_of::<Record>();
-            if let Content::Line { bytes, .. } = &record.content {
-                size += bytes.len();
-            }
-            records.push(record);
+            each_record(&frame, self.next, |record| {
+                self.next = record.number + 1;
+                // The record itself counts too: lines may be empty.
+                size += size_of::<Record>();
+                if let Content::Line { bytes, .. } = &record.content {
+                    size += bytes.len();
+                }
+                records.push(record);
+            });
         }
         Ok(records)
     }
 }
 
-fn record(frame: &Frame<'_>) -> Option<Record> {
+/// The records of a frame, from number `from` on.
+fn each_record(frame: &Frame<'_>, from: u64, mut take: impl FnMut(Record)) {
+    let line = |stream, ending, bytes: &[u8]| Content::Line { stream, ending, bytes: bytes.to_vec() };
     match *frame {
-        Frame::Line { number, time_ms, stream, ending, bytes, .. } => {
-            Some(Record { number, time_ms, content: Content::Line { stream, ending, bytes: bytes.to_vec() } })
+        Frame::Line { number, time_ms, stream, ending, bytes, .. } if number >= from => {
+            take(Record { number, time_ms, content: line(stream, ending, bytes) });
         }
-        Frame::Dropped { number, time_ms, bytes } => {
-            Some(Record { number, time_ms, content: Content::Dropped { bytes } })
+        Frame::Dropped { number, time_ms, bytes } if number >= from => {
+            take(Record { number, time_ms, content: Content::Dropped { bytes } });
         }
-        Frame::Position { .. } | Frame::Finished { .. } => None,
+        Frame::Lines { first, time_ms, stream, bytes, .. } => {
+            let lines = (first..).zip(bytes.split_inclusive(|byte| *byte == b'\n'));
+            for (number, bytes) in lines.filter(|(number, _)| *number >= from) {
+                let content = line(stream, Ending::Newline, &bytes[..bytes.len() - 1]);
+                take(Record { number, time_ms, content });
+            }
+        }
+        Frame::Line { .. } | Frame::Dropped { .. } | Frame::Position { .. } | Frame::Finished { .. } => {}
     }
 }
 
@@ -299,8 +316,8 @@ fn open_file(dir: &Path, path: &Path) -> Result<File, Error> {
 }
 
 /// Checks the file's first bytes, or writes them where they are not all there yet; returns its
-/// length.
-fn check_head(file: &File, path: &Path) -> Result<u64, Error> {
+/// length and version.
+fn check_head(file: &File, path: &Path) -> Result<(u64, u8), Error> {
     let length = file.metadata().map_err(io_error("look at", path))?.len();
     let mut expected = [0; START as usize];
     expected[..7].copy_from_slice(MAGIC);
@@ -312,6 +329,7 @@ fn check_head(file: &File, path: &Path) -> Result<u64, Error> {
     let unborn = head[..found] == expected[..found] || (length <= START && head == [0; START as usize]);
     if found == head.len() && !unborn {
         return match head.split_last() {
+            Some((version @ 1..VERSION, magic)) if magic == MAGIC => Ok((length, *version)),
             Some((version, magic)) if magic == MAGIC => Err(Error::Newer { path: path.to_owned(), found: *version }),
             _ => Err(Error::NotALog { path: path.to_owned() }),
         };
@@ -320,14 +338,14 @@ fn check_head(file: &File, path: &Path) -> Result<u64, Error> {
         return Err(Error::NotALog { path: path.to_owned() });
     }
     if head == expected {
-        return Ok(length);
+        return Ok((length, VERSION));
     }
     file.write_all_at(&expected, 0).map_err(io_error("begin", path))?;
     file.sync_all().map_err(io_error("sync", path))?;
     for dir in path.ancestors().skip(1).take(3) {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync the directory of", path))?;
     }
-    Ok(START)
+    Ok((START, VERSION))
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {

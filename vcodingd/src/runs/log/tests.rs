@@ -290,10 +290,10 @@ fn only_the_owner_reads_it_and_what_is_no_log_is_left_alone() {
     let path = runs.join(NAME);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::metadata(&runs).unwrap().permissions().mode() & 0o777, 0o700);
-    for (content, newer) in [(&b"vcodlog\x02and more"[..], true), (b"something else", false), (b"some", false)] {
+    for (content, newer) in [(&b"vcodlog\x03and more"[..], true), (b"something else", false), (b"some", false)] {
         std::fs::write(&path, content).unwrap();
         match Log::open(&runs) {
-            Err(Error::Newer { found: 2, .. }) => assert!(newer),
+            Err(Error::Newer { found: 3, .. }) => assert!(newer),
             Err(Error::NotALog { .. }) => assert!(!newer),
             other => panic!("{other:?}"),
         }
@@ -318,5 +318,100 @@ fn the_file_is_as_it_was() {
     let log = Log::open(dir.path()).unwrap();
     let content = Content::Line { stream: Stream::Out, ending: Ending::Newline, bytes: b"hi".to_vec() };
     assert_eq!(all(&log, 0), [Record { number: 0, time_ms: 5, content }]);
-    assert_eq!(log.writer().unwrap().position(Stream::Out), 3);
+    let mut writer = log.writer().unwrap();
+    assert_eq!(writer.position(Stream::Out), 3);
+    // What is added can be read by the daemon that began it.
+    writer.append_lines(Stream::Out, b"a\nbc\n", 8).unwrap();
+    writer.sync().unwrap();
+    drop((writer, log));
+    assert_eq!(std::fs::read(dir.path().join(NAME)).unwrap()[..8], *b"vcodlog\x01");
+    let mut file = Frames::new(Arc::new(File::open(dir.path().join(NAME)).unwrap()), START);
+    let mut frames = 0;
+    while let Next::Frame { frame, .. } = file.next(u64::MAX).unwrap() {
+        assert!(matches!(frame, Frame::Line { .. }), "{frame:?}");
+        frames += 1;
+    }
+    assert_eq!(frames, 3);
+    let log = Log::open(dir.path()).unwrap();
+    assert_eq!(all(&log, 1).len(), 2);
+    assert_eq!(log.writer().unwrap().position(Stream::Out), 8);
+}
+
+/// All of the output from there on, in pieces of at most about `room` bytes; where each begins, and behind how many bytes of
+/// each stream.
+fn pieces(log: &Log, from: [u64; 2], room: usize) -> (Vec<([u64; 2], [usize; 2])>, [Vec<u8>; 2]) {
+    let mut reader = log.output(from);
+    let (mut places, mut streams) = (Vec::new(), [Vec::<u8>::new(), Vec::new()]);
+    let mut at = from;
+    while let Some(output) = reader.read(room, log.extent().records).unwrap() {
+        assert!(output.from == at && output.next > at, "{output:?}");
+        at = output.next;
+        places.push((output.from, [streams[0].len(), streams[1].len()]));
+        let mut size = 0;
+        for part in output.parts {
+            let Part::Bytes { stream, bytes } = part else { panic!("nothing was dropped") };
+            size += bytes.len();
+            streams[usize::from(stream == Stream::Err)].extend(bytes);
+        }
+        assert!(size <= room);
+    }
+    assert_eq!(at, [log.extent().records, 0]);
+    (places, streams)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_output_is_the_bytes_that_were_written_from_any_place_on(
+        lines in proptest::collection::vec((line(), any::<bool>()), 1..40),
+        room in prop_oneof![1..50usize, 1..100_000usize],
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        let mut feeder = Feeder::new(&log);
+        let mut expected = [Vec::new(), Vec::new()];
+        for ((stream, bytes, ending), whole) in &lines {
+            let to = &mut expected[usize::from(*stream == Stream::Err)];
+            if *whole {
+                // Several lines in one frame.
+                let text = [bytes, &b"\n"[..], bytes, b"\n\nx\n"].concat();
+                to.extend_from_slice(&text);
+                let consumed = &mut feeder.consumed[usize::from(*stream == Stream::Err)];
+                *consumed += text.len() as u64;
+                feeder.writer.append_lines(*stream, &text, *consumed).unwrap();
+            } else {
+                let bytes: Vec<u8> = bytes.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+                to.extend_from_slice(&bytes);
+                if *ending == Ending::Newline {
+                    to.push(b'\n');
+                }
+                feeder.line(&(*stream, bytes, *ending));
+            }
+        }
+        feeder.writer.publish().unwrap();
+        let (places, streams) = pieces(&log, [0, 0], room);
+        prop_assert_eq!(&streams, &expected);
+        for (from, before) in places.iter().step_by(1 + places.len() / 7) {
+            let (_, rest) = pieces(&log, *from, 1000);
+            for stream in [0, 1] {
+                prop_assert!(rest[stream] == expected[stream][before[stream]..], "{:?}", from);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_that_was_shown_before_its_end_came_is_closed_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let mut feeder = Feeder::new(&log);
+    feeder.line(&(Stream::Out, b"half".to_vec(), Ending::Cut));
+    feeder.writer.sync().unwrap();
+    drop((feeder, log));
+    let log = Log::open(dir.path()).unwrap();
+    log.writer().unwrap().finish(None).unwrap();
+    let last = (Stream::Out, Vec::new(), Ending::Last);
+    assert_eq!(lines_of(&log), [(Stream::Out, b"half".to_vec(), Ending::Cut), last]);
+    assert_eq!(pieces(&log, [0, 0], 100).1[0], b"half");
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use guest::run::{End, Stream};
 use protocol::Timestamp;
 
-use super::frame::{Frame, START};
+use super::frame::{Frame, START, newlines};
 use super::{Ending, Error, Extent, Finish, Log, MAX_LINE, io_error, lock};
 
 /// Appends to a [`Log`]; there is at most one. What was appended is seen by readers after
@@ -24,6 +24,8 @@ pub(super) struct State {
     cap: u64,
     /// See [`super::KEPT`].
     kept: usize,
+    /// Whole lines share a frame: the file's version knows that.
+    shared_frames: bool,
     /// The file's length without what is pending.
     length: u64,
     /// Encoded and not yet written.
@@ -47,6 +49,8 @@ struct Consumed {
     /// What a frame in the file says.
     recorded: u64,
     dropped: u64,
+    /// The last line goes on: what is in the file of it is a piece.
+    open: bool,
     /// The newest lines of a full log, in memory until they are dropped or the log is finished.
     kept: VecDeque<Kept>,
     kept_size: usize,
@@ -68,10 +72,11 @@ impl Kept {
 }
 
 impl State {
-    pub(super) fn new(cap: u64, kept: usize) -> Self {
+    pub(super) fn new(cap: u64, kept: usize, shared_frames: bool) -> Self {
         Self {
             cap,
             kept,
+            shared_frames,
             length: START,
             pending: Vec::new(),
             next: 0,
@@ -90,7 +95,14 @@ impl State {
     /// Takes note of a frame found in the file.
     pub(super) fn replay(&mut self, frame: &Frame<'_>) {
         match *frame {
-            Frame::Line { stream, consumed, .. } => self.streams[at(stream)].found(consumed),
+            Frame::Line { stream, consumed, ending, .. } => {
+                self.streams[at(stream)].found(consumed);
+                self.streams[at(stream)].open = ending == Ending::Cut;
+            }
+            Frame::Lines { stream, consumed, .. } => {
+                self.streams[at(stream)].found(consumed);
+                self.streams[at(stream)].open = false;
+            }
             Frame::Position { stream, consumed, dropped } => {
                 self.streams[at(stream)].found(consumed);
                 self.streams[at(stream)].dropped = dropped;
@@ -99,7 +111,7 @@ impl State {
             Frame::Finished { .. } => {}
         }
         if let Some(number) = frame.number() {
-            self.next = number + 1;
+            self.next = number + frame.records();
         }
     }
 
@@ -121,6 +133,18 @@ impl State {
         let stream = &mut self.streams[at(stream)];
         stream.settled = consumed;
         stream.recorded = consumed;
+        stream.open = ending == Ending::Cut;
+    }
+
+    /// Whole lines, `consumed` behind the last of them.
+    fn lines(&mut self, stream: Stream, consumed: u64, time_ms: i64, bytes: &[u8]) {
+        let frame = Frame::Lines { first: self.next, time_ms, stream, consumed, bytes };
+        frame.encode(&mut self.pending);
+        self.next += newlines(bytes);
+        let stream = &mut self.streams[at(stream)];
+        stream.settled = consumed;
+        stream.recorded = consumed;
+        stream.open = false;
     }
 
     /// Writes down how far the streams were consumed, where no line says so.
@@ -215,6 +239,27 @@ impl Writer {
         Ok(())
     }
 
+    /// Appends whole lines, each with its newline, at most [`MAX_LINE`] bytes; `consumed` as in
+    /// [`Self::append`], behind the last of them. Each is a record of its own.
+    ///
+    /// # Errors
+    /// [`Error::Finished`].
+    pub fn append_lines(&mut self, stream: Stream, bytes: &[u8], consumed: u64) -> Result<(), Error> {
+        debug_assert!(bytes.len() <= MAX_LINE && bytes.last() == Some(&b'\n'), "the caller gives whole lines");
+        self.not_finished()?;
+        let state = self.state_mut();
+        if state.shared_frames && !state.is_full() {
+            state.lines(stream, consumed, Timestamp::now().unix_ms(), bytes);
+            return Ok(());
+        }
+        let mut before = consumed - bytes.len() as u64;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            before += line.len() as u64;
+            self.append(stream, &line[..line.len() - 1], Ending::Newline, before)?;
+        }
+        Ok(())
+    }
+
     /// Writes what was appended and shows it to readers. Blocking.
     ///
     /// # Errors
@@ -244,6 +289,7 @@ impl Writer {
         self.not_finished()?;
         let time_ms = Timestamp::now().unix_ms();
         self.write_kept(time_ms);
+        self.close_lines(time_ms);
         let content = end.map(End::encode).unwrap_or_default();
         let state = self.state_mut();
         let at = state.length + state.pending.len() as u64;
@@ -274,6 +320,17 @@ impl Writer {
             state.streams[at(stream)].kept_size = 0;
             for line in std::mem::take(&mut state.streams[at(stream)].kept) {
                 state.line(stream, line.ending, line.consumed, line.time_ms, &line.bytes);
+            }
+        }
+    }
+
+    /// What was shown of a line before its end came: there will be no more of it.
+    fn close_lines(&mut self, time_ms: i64) {
+        let state = self.state_mut();
+        for stream in [Stream::Out, Stream::Err] {
+            let Consumed { open, settled, .. } = state.streams[at(stream)];
+            if open {
+                state.line(stream, Ending::Last, settled, time_ms, &[]);
             }
         }
     }

@@ -4,8 +4,11 @@ use guest::run::Stream;
 
 use crate::runs::log::{self, Ending, MAX_LINE, Writer};
 
-/// Gathers a stream's bytes until a line is whole. Where a line is cut depends on the bytes
-/// behind the last one alone, so that reading them again cuts them alike.
+/// Whole lines of at most so many bytes are one frame of the log: a reader takes them together.
+const TOGETHER: usize = 16 << 10;
+
+/// Gathers a stream's bytes until a line is whole, or until nothing more is there: a program that
+/// waits in the middle of a line has its reader see it.
 #[derive(Debug)]
 pub(super) struct Lines {
     stream: Stream,
@@ -26,6 +29,14 @@ impl Lines {
 
     pub(super) fn feed(&mut self, mut bytes: &[u8], writer: &mut Writer) -> Result<(), log::Error> {
         while !bytes.is_empty() {
+            let together = bytes.iter().take(TOGETHER).rposition(|byte| *byte == b'\n');
+            if let (true, Some(last)) = (self.partial.is_empty(), together) {
+                let (whole, rest) = bytes.split_at(last + 1);
+                self.consumed += whole.len() as u64;
+                writer.append_lines(self.stream, whole, self.consumed)?;
+                bytes = rest;
+                continue;
+            }
             let room = MAX_LINE - self.partial.len();
             let newline = bytes.iter().take(room + 1).position(|byte| *byte == b'\n');
             match newline {
@@ -44,6 +55,11 @@ impl Lines {
             }
         }
         Ok(())
+    }
+
+    /// Nothing follows for now: what is there of a line is shown.
+    pub(super) fn flush(&mut self, writer: &mut Writer) -> Result<(), log::Error> {
+        if self.partial.is_empty() { Ok(()) } else { self.append(&[], Ending::Cut, writer) }
     }
 
     /// Nothing follows.

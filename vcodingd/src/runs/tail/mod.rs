@@ -264,6 +264,8 @@ impl Tail {
             }
             (false, None) => {
                 self.check_place()?;
+                self.streams.iter_mut().try_for_each(|stream| stream.flush(&mut self.writer))?;
+                self.writer.publish()?;
                 Ok(Step::Idle(self))
             }
             (false, Some(end)) => self.finish(Some(&end)).map(|()| Step::Ended(end)),

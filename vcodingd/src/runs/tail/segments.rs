@@ -88,6 +88,11 @@ impl Segments {
         Ok(())
     }
 
+    /// There is nothing new: what is there of a line is shown.
+    pub(super) fn flush(&mut self, writer: &mut Writer) -> Result<(), TailError> {
+        Ok(self.lines.flush(writer)?)
+    }
+
     /// Nothing follows: the last line needs no newline, and there must be no further segment.
     pub(super) fn finish(&mut self, dir: &Root, writer: &mut Writer) -> Result<(), TailError> {
         let next = segment(self.stream, self.lines.position() / self.size + 1);

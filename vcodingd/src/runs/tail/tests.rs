@@ -301,6 +301,21 @@ async fn output_is_seen_at_once() {
 }
 
 #[test]
+fn what_is_there_of_a_line_is_seen_before_its_end_comes() {
+    let scene = Scene::new();
+    let mut supervisor = Supervisor::new(&scene);
+    let log = scene.log();
+    supervisor.write(Stream::Out, b"a\nContinue? [y/n] ");
+    let Step::More(tail) = scene.tail(&log).step().unwrap() else { panic!("there was output") };
+    let Step::Idle(tail) = tail.step().unwrap() else { panic!("there is no more") };
+    assert_eq!(streams(&log)[0], b"a\nContinue? [y/n] ");
+    supervisor.write(Stream::Out, b"y\nb");
+    supervisor.end(&End::Exited(0));
+    assert_eq!(finish(tail), End::Exited(0));
+    assert_eq!(streams(&log), supervisor.written);
+}
+
+#[test]
 fn a_segment_is_removed_only_when_it_is_durable_in_the_log() {
     let scene = Scene::new();
     let mut supervisor = Supervisor::new(&scene);

@@ -25,7 +25,7 @@ fn command(argv: &[&str]) -> RunStartParams {
 }
 
 fn of(run: &protocol::RunId, once: bool) -> RunSubscribeParams {
-    RunSubscribeParams { run: run.clone(), from: None, once, raw: false }
+    RunSubscribeParams { run: run.clone(), from: None, once, raw: false, bytes: false }
 }
 
 /// All of a run to its end: its text and its record's state.
@@ -42,6 +42,7 @@ async fn followed(daemon: &Daemon, run: &protocol::RunId) -> (String, protocol::
                         text.push('\n');
                     }
                 }
+                RunItem::Output(_) => panic!("events were asked for"),
                 RunItem::End(view) => return *view,
             }
         }
