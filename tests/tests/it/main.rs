@@ -4,6 +4,7 @@
 //! `skipped: …` on standard error and passes.
 
 mod daemon;
+mod ending;
 mod errors;
 mod exact;
 mod failing;

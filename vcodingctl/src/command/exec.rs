@@ -2,11 +2,15 @@
 //!
 //! The descriptors travel to the daemon with the call; from then on this program only passes
 //! signals on and waits for the status. Input and output do not come by here.
+//!
+//! A command that was asked to end and does not is not waited for: the connection's end is its
+//! own and its whole tree's, whatever it does about signals.
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
 
 use client::Client;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -37,6 +41,9 @@ const PASSED: [(Number, Signal); 6] = [
     (Number::SIGUSR1, Signal::Usr1),
     (Number::SIGUSR2, Signal::Usr2),
 ];
+
+/// So long a command may take to end after TERM, and so long a second INT or TERM is a second one.
+const GRACE: Duration = Duration::from_secs(10);
 
 pub fn exec(args: &Exec, session: &Session) -> Outcome {
     let params = params(session, args).map_err(before_start)?;
@@ -151,8 +158,9 @@ fn raw_mode() -> Option<RawMode<'static>> {
     Some(raw)
 }
 
-/// Passes signals on until the answer is there.
+/// Passes signals on until the answer is there, or the command was asked to end and does not.
 fn wait(daemon: &mut Client, signals: &SignalFd, id: u64) -> Result<u8, Error> {
+    let mut patience = Patience::default();
     loop {
         while let Some(message) = daemon.buffered()? {
             if let Some(answer) = Client::answer_to::<ExecStart>(id, message) {
@@ -161,13 +169,17 @@ fn wait(daemon: &mut Client, signals: &SignalFd, id: u64) -> Result<u8, Error> {
         }
         let mut polled =
             [PollFd::new(daemon.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut polled, PollTimeout::NONE) {
+        let left = patience.left(Instant::now());
+        match poll(&mut polled, left.map_or(PollTimeout::NONE, within)) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(Error::new(Kind::Internal, format!("poll: {e}"))),
         }
         let [readable, signalled] = polled.map(|fd| fd.any().unwrap_or(false));
         if signalled {
-            pass_on(daemon, signals)?;
+            pass_on(daemon, signals, &mut patience)?;
+        }
+        if let Some(signal) = patience.over(Instant::now()) {
+            return Ok(ended_by(signal));
         }
         if readable {
             daemon.fill()?;
@@ -176,7 +188,7 @@ fn wait(daemon: &mut Client, signals: &SignalFd, id: u64) -> Result<u8, Error> {
 }
 
 /// Their answers are not waited for: a command that has just ended takes no more signals.
-fn pass_on(daemon: &mut Client, signals: &SignalFd) -> Result<(), Error> {
+fn pass_on(daemon: &mut Client, signals: &SignalFd, patience: &mut Patience) -> Result<(), Error> {
     while let Ok(Some(received)) = signals.read_signal() {
         let number = i32::try_from(received.ssi_signo).ok().and_then(|n| Number::try_from(n).ok());
         if number == Some(Number::SIGWINCH) {
@@ -184,10 +196,55 @@ fn pass_on(daemon: &mut Client, signals: &SignalFd) -> Result<(), Error> {
                 daemon.send::<ExecResize>(&ExecResizeParams { exec: NAME.into(), columns, rows }, &[])?;
             }
         } else if let Some((_, signal)) = PASSED.iter().find(|(passed, _)| Some(*passed) == number) {
+            patience.told(*signal, Instant::now());
             daemon.send::<ExecSignal>(&ExecSignalParams { exec: NAME.into(), signal: *signal }, &[])?;
         }
     }
     Ok(())
+}
+
+/// How long a command that was asked to end is waited for. A first INT has no deadline: programs
+/// that go on after it are not few.
+#[derive(Debug, Default)]
+struct Patience {
+    asked: Option<(Signal, Instant)>,
+    again: Option<Signal>,
+}
+
+impl Patience {
+    fn told(&mut self, signal: Signal, now: Instant) {
+        if !matches!(signal, Signal::Int | Signal::Term) {
+            return;
+        }
+        match self.asked {
+            Some((_, at)) if now.duration_since(at) < GRACE => self.again = Some(signal),
+            _ => self.asked = Some((signal, now)),
+        }
+    }
+
+    /// Until there is none left, if it can end by itself.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        match self.asked {
+            Some((Signal::Term, at)) => Some((at + GRACE).saturating_duration_since(now)),
+            _ => None,
+        }
+    }
+
+    /// The signal by which the command has ended then.
+    fn over(&self, now: Instant) -> Option<Signal> {
+        self.again.or_else(|| self.left(now).filter(Duration::is_zero).map(|_| Signal::Term))
+    }
+}
+
+/// At least so long, in poll's milliseconds.
+fn within(time: Duration) -> PollTimeout {
+    PollTimeout::try_from(time.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+}
+
+/// The exit status as a shell has it.
+fn ended_by(signal: Signal) -> u8 {
+    let number = PASSED.iter().find(|(_, passed)| *passed == signal).map_or(0, |(number, _)| *number as i32);
+    128 + u8::try_from(number).unwrap_or(0)
 }
 
 /// As the daemon says; one that went away while it was waited for had most likely started it.
@@ -218,6 +275,27 @@ mod tests {
         assert_eq!(of("A="), Some("A=".into()));
         assert_eq!(of("KNOWN"), Some("KNOWN=a=b".into()));
         assert_eq!(of("UNKNOWN"), None);
+    }
+
+    #[test]
+    fn a_command_that_was_asked_to_end_is_waited_for_ten_seconds_or_until_it_is_asked_again() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let over = |told: &[(Signal, u64)], now| {
+            let mut patience = Patience::default();
+            told.iter().for_each(|(signal, second)| patience.told(*signal, at(*second)));
+            patience.over(at(now))
+        };
+        assert_eq!(over(&[(Signal::Term, 0)], 9), None);
+        assert_eq!(over(&[(Signal::Term, 0)], 10), Some(Signal::Term));
+        assert_eq!(over(&[(Signal::Term, 0), (Signal::Term, 1)], 1), Some(Signal::Term));
+        assert_eq!(over(&[(Signal::Term, 0), (Signal::Int, 1)], 1), Some(Signal::Int));
+        assert_eq!(over(&[(Signal::Int, 0)], 1000), None, "it may mean something else");
+        assert_eq!(over(&[(Signal::Int, 0), (Signal::Int, 9)], 9), Some(Signal::Int));
+        assert_eq!(over(&[(Signal::Int, 0), (Signal::Int, 11)], 500), None);
+        assert_eq!(over(&[(Signal::Int, 0), (Signal::Term, 11)], 21), Some(Signal::Term));
+        assert_eq!(over(&[(Signal::Hup, 0), (Signal::Usr1, 0), (Signal::Quit, 0)], 100), None);
+        assert_eq!([ended_by(Signal::Int), ended_by(Signal::Term)], [130, 143]);
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! How commands end that do not end by themselves.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{World, wait_until};
+
+const TINY: [(&str, &str); 1] = [("Dockerfile", "FROM debian:bookworm-slim\n")];
+
+/// A command that was started and has said `ready`.
+fn ready(world: &World, project: &std::path::Path, args: &[&str]) -> Child {
+    let mut child = world.command(project, args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    child
+}
+
+fn tell(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
+#[test]
+fn a_command_that_will_not_end_ends_with_its_tree_when_it_is_asked_twice() {
+    let Some(world) = World::with_engine("commands that will not end") else { return };
+    let project = world.project("ending", &TINY);
+    world.ok(&project, &["up"]);
+    let stubborn = "trap '' TERM INT; (trap '' TERM INT; sleep 4242) & echo ready; sleep 4243; wait";
+    let left = || {
+        let count = "grep -lsaE '424[23]' /proc/[0-9]*/cmdline | wc -l";
+        world.ok(&project, &["exec", "--", "sh", "-c", count]).out.trim().to_owned()
+    };
+    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let mut child = ready(&world, &project, &["exec", "--", "sh", "-c", stubborn]);
+        tell(&child, signal);
+        tell(&child, signal);
+        let mut asked = 2;
+        // Two that come at once may be one.
+        wait_until(
+            || {
+                let ended = child.try_wait().unwrap();
+                if ended.is_none() && asked < 10 {
+                    tell(&child, signal);
+                    asked += 1;
+                }
+                ended.is_some()
+            },
+            "the command's end",
+        );
+        assert_eq!(child.wait().unwrap().code(), Some(status));
+        wait_until(|| left() == "0", "the end of its tree");
+    }
+    // One that ends as it is asked says itself how.
+    let polite = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut child = ready(&world, &project, &["exec", "--", "sh", "-c", polite]);
+    tell(&child, Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    // A run that is followed.
+    let mut child = ready(&world, &project, &["run", "--", "sh", "-c", stubborn]);
+    tell(&child, Signal::SIGTERM);
+    let status = child.wait().unwrap().code();
+    assert!(matches!(status, Some(130 | 143)), "{status:?}");
+    wait_until(|| left() == "0", "the end of the run's tree");
+}
