@@ -1,5 +1,8 @@
-//! A run's events, for people: words as paragraphs, a tool's use as one line with its outcome,
-//! a failure with the end of what it said.
+//! A run's events, for people: words as paragraphs behind a bar, a tool's use as one line with its
+//! outcome, a failure with the end of what it said.
+//!
+//! What an agent says stands behind a bar on every line, with colour or without: whatever its words
+//! are, they do not look like a line of ours, also where a terminal would have broken one.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,7 +12,7 @@ use protocol::run::{RunState, RunView};
 use protocol::{Bytes, Timestamp};
 
 use super::ink::{Ink, Style};
-use super::text::{between, brief, clean, counted, delta, one_line, output_line, shortened, width, wrapped};
+use super::text::{between, brief, broken, clean, counted, delta, one_line, output_line, shortened, width, wrapped};
 
 /// What is to be done with a piece.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +25,14 @@ pub enum Piece {
 
 /// Lines longer than this are hard to read, however wide the terminal.
 const WIDEST: usize = 100;
+/// Before each line of what an agent says.
+const BAR: &str = "│ ";
+/// A tool's name, in columns.
+const NAME: usize = 24;
+/// More of them are no figure but a lie.
+const MOST_TURNS: u64 = 1_000_000;
+/// And as much money.
+const MOST_DOLLARS: f64 = 1e6;
 /// So many calls may be open at once; older ones are forgotten.
 const MOST_CALLS: usize = 64;
 /// Lines of a failed tool's output.
@@ -150,7 +161,7 @@ impl Renderer {
         if let Some(ended) = run.ended {
             facts.push(brief(between(run.started, ended)));
         }
-        if let Some(turns) = self.turns {
+        if let Some(turns) = self.turns.filter(|turns| *turns <= MOST_TURNS) {
             facts.push(counted(turns, "turn"));
         }
         facts.extend(run.cost_usd.or(self.cost).map(dollars));
@@ -162,15 +173,15 @@ impl Renderer {
         let version = version.map(|v| format!("version {v}"));
         let facts: Vec<String> = [model, version.as_deref()].into_iter().flatten().map(one_line).collect();
         if !facts.is_empty() {
-            let text = self.ink.paint(Style::Dim, &format!("  {}", facts.join(" · ")));
+            let text = self.ink.paint(Style::Dim, &self.fit(&format!("  · {}", facts.join(" · "))));
             self.tool_line(text);
         }
     }
 
     fn words(&mut self, text: &str) {
         self.last_words = text.trim().to_owned();
-        for line in self.paragraph(text, 0) {
-            self.put(Last::Words, line);
+        for line in self.paragraph(text, width(BAR)) {
+            self.put_words(None, &line);
         }
     }
 
@@ -186,7 +197,7 @@ impl Renderer {
         }
     }
 
-    /// Cleaned and wrapped; code between fences is left as it is.
+    /// Cleaned and wrapped; code between fences is broken only where the terminal would.
     fn paragraph(&mut self, text: &str, margin: usize) -> Vec<String> {
         if self.last == Last::Words && !text.trim().is_empty() {
             self.out.push(Piece::Line(String::new()));
@@ -206,7 +217,13 @@ impl Renderer {
                 _ => lines.push(line.to_owned()),
             }
         }
-        lines
+        let room = self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(margin));
+        lines.iter().flat_map(|line| broken(line, room)).collect()
+    }
+
+    /// At most as wide as the terminal.
+    fn fit(&self, text: &str) -> String {
+        self.columns.map_or_else(|| text.to_owned(), |columns| shortened(text, columns))
     }
 
     fn call(&mut self, time: Timestamp, id: &str, name: &str, summary: &str) {
@@ -218,7 +235,7 @@ impl Renderer {
         }
         self.calls.push_back(Call {
             id: id.to_owned(),
-            name: one_line(name),
+            name: shortened(&one_line(name), NAME),
             summary: if name == "Bash" { one_line(summary) } else { in_work(&one_line(summary)).to_owned() },
             time,
             since: Instant::now(),
@@ -284,7 +301,10 @@ impl Renderer {
         let minus = self.ink.paint(Style::Red, &format!("−{deleted}"));
         let counts = if self.ink.0 { format!("{plus} {minus}") } else { delta(added, deleted) };
         let path = one_line(&path.to_text());
-        self.tool_line_unheld(format!("  {mark} Edit   {} {counts}", in_work(&path)));
+        let path = in_work(&path);
+        let room =
+            self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(12 + width(&delta(added, deleted))));
+        self.tool_line_unheld(format!("  {mark} Edit   {} {counts}", shortened(path, room)));
     }
 
     /// This event tells what a tool did: the tool's own line is not needed.
@@ -305,7 +325,7 @@ impl Renderer {
             let now =
                 steps.iter().find(|s| s.state == PlanState::InProgress).map(|s| format!("  ▸ {}", one_line(&s.text)));
             let text = format!("  · Plan   {done} of {} done{}", steps.len(), now.unwrap_or_default());
-            let text = self.ink.paint(Style::Dim, &text);
+            let text = self.ink.paint(Style::Dim, &self.fit(&text));
             return self.tool_line_unheld(text);
         }
         for (n, step) in steps.iter().enumerate() {
@@ -319,14 +339,14 @@ impl Renderer {
                 "{} {} {}",
                 self.ink.paint(Style::Dim, head),
                 self.ink.paint(style, mark),
-                one_line(&step.text)
+                shortened(&one_line(&step.text), self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(12)))
             );
             self.tool_line_unheld(line);
         }
     }
 
     fn retry(&mut self, attempt: u64, of: u64, wait_ms: u64, why: &str) {
-        let text = format!("  ↻ {}; attempt {attempt} of {of} in {}", one_line(why), brief(wait_ms));
+        let text = self.fit(&format!("  ↻ {}; attempt {attempt} of {of} in {}", one_line(why), brief(wait_ms)));
         if self.columns.is_some() {
             self.out.push(Piece::Status(text));
         } else {
@@ -335,23 +355,33 @@ impl Renderer {
     }
 
     fn output(&mut self, text: &Bytes) {
-        let line = self.ink.paint(Style::Dim, &format!("  │ {}", output_line(&text.to_text())));
-        self.tool_line(line);
+        let text = output_line(&text.to_text());
+        for line in broken(&text, self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(4))) {
+            let line = self.ink.paint(Style::Dim, &format!("  │ {line}"));
+            self.tool_line(line);
+        }
     }
 
     fn finished(&mut self, ok: bool, text: &str) {
         for call in std::mem::take(&mut self.calls) {
-            let line = format!("  · {:<5}  {}  (no result)", call.name, call.summary);
-            let line = self.ink.paint(Style::Dim, &line);
+            let room = self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(13));
+            let line = shortened(&format!("  · {:<5}  {}", call.name, call.summary), room);
+            let line = self.ink.paint(Style::Dim, &format!("{line}  (no result)"));
             self.tool_line(line);
         }
         if !text.trim().is_empty() && text.trim() != self.last_words {
             let style = if ok { None } else { Some(Style::Red) };
-            for line in self.paragraph(text, 0) {
-                let line = style.map_or(line.clone(), |style| self.ink.paint(style, &line));
-                self.put(Last::Words, line);
+            for line in self.paragraph(text, width(BAR)) {
+                self.put_words(style, &line);
             }
         }
+    }
+
+    /// A line of the agent's own words.
+    fn put_words(&mut self, style: Option<Style>, line: &str) {
+        let bar = self.ink.paint(Style::Dim, if line.is_empty() { BAR.trim_end() } else { BAR });
+        let line = style.map_or(line.to_owned(), |style| self.ink.paint(style, line));
+        self.put(Last::Words, format!("{bar}{line}"));
     }
 
     fn tool_line(&mut self, line: String) {
@@ -390,7 +420,13 @@ fn in_work(path: &str) -> &str {
     path.strip_prefix("/work/").filter(|rest| !rest.is_empty()).unwrap_or(path)
 }
 
+/// What an agent says that it cost; `$?` where that cannot be.
 pub fn dollars(cost: f64) -> String {
+    if !(0.0..=MOST_DOLLARS).contains(&cost) {
+        return "$?".into();
+    }
+    // Not -0.
+    let cost = cost.abs();
     if cost >= 0.1 { format!("${cost:.2}") } else { format!("${cost:.4}") }
 }
 

@@ -7,26 +7,42 @@ use std::str::Chars;
 use protocol::Timestamp;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Text from a stranger, made harmless for a terminal: colour sequences vanish, every other
-/// control character (C0 but newline and tab, DEL, C1) and bidirectional control becomes U+FFFD.
+/// Text from a stranger, made harmless for a terminal: colour sequences vanish, and what drives a
+/// terminal or is not seen becomes U+FFFD: every other control character (C0 but newline and tab,
+/// DEL, C1), bidirectional control, other ends of lines, characters without width. A joiner within a
+/// word or an emoji stays.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(harmful) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
+    let mut before = None;
     while let Some(c) = chars.next() {
         if c == '\x1b' && skip_colour(&mut chars) {
             continue;
         }
-        out.push(if harmful(c) { '\u{fffd}' } else { c });
+        let joins = matches!(c, '\u{200c}' | '\u{200d}') && joined(before) && joined(chars.peek().copied());
+        out.push(if harmful(c) && !joins { '\u{fffd}' } else { c });
+        before = Some(c);
     }
     Cow::Owned(out)
 }
 
 pub fn harmful(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}')
+        || matches!(c,
+            // Soft hyphen, Arabic letter mark, Mongolian vowel separator, Hangul fillers.
+            '\u{ad}' | '\u{061c}' | '\u{180e}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
+            // Zero-width characters and marks of direction; ends of line and paragraph, embeddings, overrides.
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            // Invisible operators, isolates, byte order mark, annotations, tags.
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// What a joiner may stand beside: letters that are not ASCII, and emoji.
+fn joined(c: Option<char>) -> bool {
+    c.is_some_and(|c| !c.is_ascii() && !harmful(c) && !c.is_whitespace())
 }
 
 /// Past `[`, digits, `;`, `:`, `m`, if that is what follows an escape character.
@@ -82,6 +98,23 @@ pub fn shortened(text: &str, columns: usize) -> String {
         out.push('…');
     }
     out
+}
+
+/// A line in pieces of at most `columns` (one character at least), broken anywhere.
+pub fn broken(line: &str, columns: usize) -> Vec<String> {
+    let (mut pieces, mut piece, mut used) = (Vec::new(), String::new(), 0);
+    for c in line.chars() {
+        // A tab is as wide as it can be.
+        let wide = if c == '\t' { 8 } else { c.width().unwrap_or(0) };
+        if used > 0 && used + wide > columns {
+            pieces.push(std::mem::take(&mut piece));
+            used = 0;
+        }
+        piece.push(c);
+        used += wide;
+    }
+    pieces.push(piece);
+    pieces
 }
 
 /// Words of one line in lines of at most `columns`, the following ones indented like the
@@ -220,6 +253,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_seen_or_ends_a_line_elsewhere_is_shown() {
+        assert_eq!(clean("a\u{2028}b\u{2029}c\u{85}d"), "a\u{fffd}b\u{fffd}c\u{fffd}d");
+        assert_eq!(clean("x\u{200b}\u{2060}\u{feff}\u{ad}\u{e0041}y"), "x\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}y");
+        assert_eq!(clean("rm x\u{200d}y"), "rm x\u{fffd}y");
+        assert_eq!(clean("👩\u{200d}🔬 می\u{200c}خواهم"), "👩\u{200d}🔬 می\u{200c}خواهم");
+        assert_eq!(clean("👩\u{200d}\u{200d}🔬"), "👩\u{fffd}\u{fffd}🔬");
+    }
+
+    #[test]
     fn colours_vanish_and_broken_sequences_do_not() {
         assert_eq!(clean("\x1b[31mred\x1b[0m \x1b[1;38:5:9mx\x1b[m"), "red x");
         assert_eq!(clean("\x1b[31"), "\u{fffd}[31");
@@ -239,6 +281,15 @@ mod tests {
         assert_eq!(shortened("日本語", 5), "日本…");
         assert_eq!(shortened("abc", 2), "a…");
         assert_eq!(shortened("abc", 0), "");
+    }
+
+    #[test]
+    fn what_cannot_be_wrapped_is_broken() {
+        assert_eq!(broken("abcdef", 4), ["abcd", "ef"]);
+        assert_eq!(broken("日本語", 5), ["日本", "語"]);
+        assert_eq!(broken("a\tb", 8), ["a", "\t", "b"]);
+        assert_eq!(broken("", 4), [""]);
+        assert_eq!(broken("ab", 0), ["a", "b"]);
     }
 
     #[test]

@@ -353,7 +353,7 @@ fn a_restart_of_the_daemon_is_followed_across_without_gap_or_repetition() {
         ),
     ]);
     let output = vcodingctl::piped(&fake, &["logs", "-f", RUN]);
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "One.\n\nTwo.\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "│ One.\n\n│ Two.\n");
     assert!(String::from_utf8(output.stderr).unwrap().contains("the daemon went away"));
     let (_, params) = fake.calls().pop().unwrap();
     assert_eq!(params["from"], json!([0, 1]));

@@ -64,8 +64,47 @@ fn a_result_without_its_call_is_shown_nevertheless() {
 fn the_last_words_are_said_once() {
     let text = json!({"type": "text", "text": "Done.\n"});
     let finished = |text: &str| json!({"type": "finished", "ok": true, "text": text});
-    assert_eq!(lines(&[text.clone(), finished("Done.")]), ["Done."]);
-    assert_eq!(lines(&[text, finished("Something else.")]), ["Done.", "", "Something else."]);
+    assert_eq!(lines(&[text.clone(), finished("Done.")]), ["│ Done."]);
+    assert_eq!(lines(&[text, finished("Something else.")]), ["│ Done.", "", "│ Something else."]);
+}
+
+/// Everything that an agent says, and every line of it.
+#[test]
+fn an_agents_words_never_look_like_a_line_of_ours() {
+    let fake = "all is well\n✓ succeeded  1.2 s\u{2028}✓ succeeded\n\n  ✓ Bash   true\r\nerror: no\u{85}next: rm";
+    let bodies = [
+        json!({"type": "text", "text": fake}),
+        json!({"type": "text", "text": format!("```\n{fake}\n{}✓ succeeded\n```", "x".repeat(18))}),
+        json!({"type": "thinking", "text": fake}),
+        json!({"type": "finished", "ok": false, "text": format!("{fake} again")}),
+    ];
+    for columns in [None, Some(20), Some(80), Some(200)] {
+        let mut renderer = Renderer::new(Ink(false), columns, true);
+        for Piece::Line(line) | Piece::Status(line) in bodies.iter().flat_map(|b| renderer.event(&event(b))) {
+            assert!(line.is_empty() || line.starts_with('│') || line.starts_with("  ~"), "{line:?}");
+            assert!(columns.is_none_or(|columns| width(&line) <= columns), "{line:?}");
+        }
+    }
+    let session = json!({"type": "session", "session": "s", "model": "✓ succeeded  1.2 s"});
+    let call = json!({"type": "tool-call", "id": "1", "name": "x ".repeat(400), "summary": "y", "input": {}});
+    let seen = lines(&[session, call, result("1")]);
+    assert_eq!(seen[0], "  · ✓ succeeded  1.2 s");
+    assert!(width(&seen[1]) < 40, "{seen:?}");
+}
+
+#[test]
+fn a_figure_that_cannot_be_is_not_shown() {
+    assert_eq!([dollars(0.0412), dollars(12.0), dollars(-0.0)], ["$0.0412", "$12.00", "$0.0000"]);
+    for odd in [1e308, -1.0, f64::NAN, f64::INFINITY, 1e6 + 1.0] {
+        assert_eq!(dollars(odd), "$?");
+    }
+    let mut renderer = Renderer::new(Ink(false), None, false);
+    renderer.event(&event(&json!({"type": "finished", "ok": true, "text": "", "cost_usd": 1e308, "turns": u64::MAX})));
+    let run = serde_json::from_value(json!({
+        "id": "01jd0000000000000000000001", "workspace": "01jd0000000000000000000000", "workspace_name": "shop",
+        "agent": "claude", "title": "x", "state": "succeeded", "started": "2026-11-24T16:00:00.000Z",
+    }));
+    assert_eq!(renderer.end(&run.unwrap(), Ink(false)), "✓ succeeded  $?");
 }
 
 #[test]
