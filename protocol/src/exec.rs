@@ -42,6 +42,24 @@ pub struct Terminal {
 pub struct ExecResult {
     /// 0–255; 128 + N if it died of signal N.
     pub status: u8,
+    /// The guest's memory limit in bytes, where the command ended with 137 and the kernel has ended processes of the guest for
+    /// that limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
+}
+
+/// What happened to processes that a guest's memory limit ended, and how it is raised. `limit` is in bytes.
+#[must_use]
+pub fn over_memory(limit: u64) -> String {
+    let as_written = |limit: u64| match limit {
+        whole if whole % (1 << 30) == 0 => format!("{}g", whole >> 30),
+        bytes => format!("{}m", bytes >> 20),
+    };
+    let (now, more) = (as_written(limit), as_written(limit.saturating_mul(2)));
+    format!(
+        "the guest's processes together used more memory than its limit, {now}, allows; [limits] memory = \"{more}\" in \
+         vcoding.toml and vcodingctl up --rebuild raise it"
+    )
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,4 +1,4 @@
-//! How commands end that do not end by themselves.
+//! How commands end that do not end by themselves: asked twice, killed for their memory.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -64,4 +64,26 @@ fn a_command_that_will_not_end_ends_with_its_tree_when_it_is_asked_twice() {
     let status = child.wait().unwrap().code();
     assert!(matches!(status, Some(130 | 143)), "{status:?}");
     wait_until(|| left() == "0", "the end of the run's tree");
+}
+
+#[test]
+fn what_is_killed_for_its_memory_is_told_with_the_limit() {
+    let Some(world) = World::with_engine("commands over the memory limit") else { return };
+    let limits = ("vcoding.toml", "[limits]\nmemory = \"128m\"\n");
+    let project = world.project("greedy", &[TINY[0], limits]);
+    world.ok(&project, &["up"]);
+    let killed = world.ctl(&project, &["exec", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!((killed.status, killed.err.as_str()), (137, ""), "by itself");
+    let over = "the guest's processes together used more memory than its limit, 128m, allows";
+    let greedy = world.ctl(&project, &["exec", "--", "tail", "/dev/zero"]);
+    assert_eq!(greedy.status, 137, "{}", greedy.err);
+    assert!(
+        greedy.err.starts_with(&format!("warning: {over}")) && greedy.err.contains("memory = \"256m\""),
+        "{}",
+        greedy.err
+    );
+    let run = world.ctl(&project, &["run", "--", "tail", "/dev/zero"]);
+    assert_eq!(run.status, 137, "{}", run.err);
+    assert!(run.err.contains(over), "{}", run.err);
+    assert_eq!(world.json(&project, &["runs"])["runs"][0]["memory_limit"], 128 << 20);
 }

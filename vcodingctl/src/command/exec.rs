@@ -16,7 +16,7 @@ use client::Client;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use protocol::exec::{ExecParams, ExecResizeParams, ExecSignalParams, Signal, Terminal};
+use protocol::exec::{ExecParams, ExecResizeParams, ExecResult, ExecSignalParams, Signal, Terminal, over_memory};
 use protocol::methods::{ExecResize, ExecSignal, ExecStart};
 use protocol::{Bytes, Error, Kind};
 use rustix::stdio::{stderr, stdin, stdout};
@@ -24,6 +24,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcgetpgrp, tcsetattr};
 
 use super::{Failure, Outcome, Session};
 use crate::args::Exec;
+use crate::printer::Printer;
 use crate::terminal::{self, RawMode};
 
 /// The one command of this connection.
@@ -45,12 +46,12 @@ const PASSED: [(Number, Signal); 6] = [
 /// So long a command may take to end after TERM, and so long a second INT or TERM is a second one.
 const GRACE: Duration = Duration::from_secs(10);
 
-pub fn exec(args: &Exec, session: &Session) -> Outcome {
+pub fn exec(args: &Exec, session: &Session, printer: &Printer) -> Outcome {
     let params = params(session, args).map_err(before_start)?;
-    run(session, &params)
+    run(session, &params, printer)
 }
 
-pub fn shell(session: &Session) -> Outcome {
+pub fn shell(session: &Session, printer: &Printer) -> Outcome {
     let params = ExecParams {
         workspace: session.workspace().map_err(before_start)?,
         exec: NAME.into(),
@@ -60,7 +61,7 @@ pub fn shell(session: &Session) -> Outcome {
         terminal: std::io::stdin().is_terminal().then(terminal_of_caller),
         timeout_ms: None,
     };
-    run(session, &params)
+    run(session, &params, printer)
 }
 
 fn params(session: &Session, args: &Exec) -> Result<ExecParams, Error> {
@@ -95,16 +96,26 @@ fn size() -> Option<(u16, u16)> {
     terminal::size(stdin()).or_else(|| terminal::size(stdout())).or_else(|| terminal::size(stderr()))
 }
 
-fn run(session: &Session, params: &ExecParams) -> Outcome {
+fn run(session: &Session, params: &ExecParams, printer: &Printer) -> Outcome {
     // Before signals are held back: a daemon that this starts must not inherit that.
     let mut daemon = session.daemon().map_err(before_start)?;
     let signals = hold_signals(params.terminal.is_some()).map_err(before_start)?;
     let input = input().map_err(before_start)?;
-    let _raw = params.terminal.is_some().then(raw_mode).flatten();
+    let raw = params.terminal.is_some().then(raw_mode).flatten();
     let id =
         daemon.send::<ExecStart>(params, &[input.as_fd(), stdout().as_fd(), stderr().as_fd()]).map_err(before_start)?;
     let ended = wait(&mut daemon, &signals, id);
-    ended.map_err(|error| if has_started(&error) { error.into() } else { before_start(error) })
+    drop(raw);
+    match ended {
+        Ok(ExecResult { status, memory_limit }) => {
+            if let Some(limit) = memory_limit {
+                printer.warn(&over_memory(limit));
+            }
+            Ok(status)
+        }
+        Err(error) if has_started(&error) => Err(error.into()),
+        Err(error) => Err(before_start(error)),
+    }
 }
 
 /// From here on they come by a descriptor.
@@ -159,12 +170,12 @@ fn raw_mode() -> Option<RawMode<'static>> {
 }
 
 /// Passes signals on until the answer is there, or the command was asked to end and does not.
-fn wait(daemon: &mut Client, signals: &SignalFd, id: u64) -> Result<u8, Error> {
+fn wait(daemon: &mut Client, signals: &SignalFd, id: u64) -> Result<ExecResult, Error> {
     let mut patience = Patience::default();
     loop {
         while let Some(message) = daemon.buffered()? {
             if let Some(answer) = Client::answer_to::<ExecStart>(id, message) {
-                return answer.map(|result| result.status);
+                return answer;
             }
         }
         let mut polled =
@@ -179,7 +190,7 @@ fn wait(daemon: &mut Client, signals: &SignalFd, id: u64) -> Result<u8, Error> {
             pass_on(daemon, signals, &mut patience)?;
         }
         if let Some(signal) = patience.over(Instant::now()) {
-            return Ok(ended_by(signal));
+            return Ok(ExecResult { status: ended_by(signal), memory_limit: None });
         }
         if readable {
             daemon.fill()?;

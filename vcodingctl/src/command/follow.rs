@@ -331,7 +331,7 @@ impl Follower<'_> {
         if let Some(problem) = view.problem.as_deref().filter(|_| view.state != RunState::Succeeded) {
             let line = format!("{} {}", self.printer.talk(Style::Red, "error:"), one_line(problem));
             // A command that failed by itself is told by its status; what it wrote stays as it was.
-            if self.wanted.command && view.state == RunState::Failed {
+            if self.wanted.command && view.state == RunState::Failed && view.memory_limit.is_none() {
                 self.printer.closing(&line);
             } else {
                 self.printer.stress(&line);

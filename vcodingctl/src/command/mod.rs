@@ -87,8 +87,8 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
             Ok(0)
         }
         Command::Version => Ok(version(printer)),
-        Command::Exec(args) => exec::exec(args, &session),
-        Command::Shell => exec::shell(&session),
+        Command::Exec(args) => exec::exec(args, &session, printer),
+        Command::Shell => exec::shell(&session, printer),
     }
 }
 

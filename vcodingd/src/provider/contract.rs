@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use super::{Error, GuestSpec, GuestState, Provider};
+use super::{Error, GuestSpec, GuestState, InitProcess, Provider};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -42,6 +42,9 @@ pub(super) async fn hold<P: Provider>(provider: &P, spec: &GuestSpec) {
     assert_eq!(provider.start(spec).await.expect("one that runs is compared again"), first);
     assert_eq!(provider.init_process(id).await.unwrap(), first.init);
     assert_eq!(state(provider, spec).await, Some(GuestState::Running { pid: first.init.pid }));
+    assert_eq!(provider.memory_kills(&first.init), Some(0));
+    let other = InitProcess { start_time: first.init.start_time + 1, ..first.init };
+    assert_eq!(provider.memory_kills(&other), None, "another process with its number");
     assert!(provider.list().await.unwrap().iter().any(|guest| guest.id == *id && guest.name == spec.name.as_str()));
 
     provider.pause(id).await.unwrap();
@@ -61,6 +64,7 @@ pub(super) async fn hold<P: Provider>(provider: &P, spec: &GuestSpec) {
     provider.stop(id, GRACE).await.expect("a stopped one is fine");
     assert!(matches!(state(provider, spec).await, Some(GuestState::Exited { out_of_memory: false, .. })));
     refused_when_not_running(provider, spec).await;
+    assert_eq!(provider.memory_kills(&first.init), None);
 
     let second = provider.start(spec).await.unwrap();
     assert_ne!(second.init, first.init, "another life is another init");

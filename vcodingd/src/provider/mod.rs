@@ -114,6 +114,11 @@ pub trait Provider: Debug + Send + Sync {
     /// Whether this PID 1 is there still. A look at this host's processes, not at the engine.
     fn is_there(&self, init: &InitProcess) -> bool;
 
+    /// How many processes of the guest whose PID 1 this is were ended, in this life of it, because all of them together used
+    /// more memory than its limit. A look at this host's files, not at the engine; `None` where they do not tell (an engine in
+    /// a machine of its own, say), and where that PID 1 is gone: then the guest's state says whether it ran out of memory.
+    fn memory_kills(&self, init: &InitProcess) -> Option<u64>;
+
     /// SSH's bytes by the engine's own stream (the carrier `stream`).
     fn carrier_stream<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Box<dyn Carrier>>>;
 }

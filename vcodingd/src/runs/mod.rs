@@ -29,6 +29,6 @@ pub use frames::{Start, cancel_frame, start_frame};
 pub use log::{
     CAP, Content, Ending, Error as LogError, Extent, Finish, Log, MAX_LINE, Output, Part, Reader, Record, Writer,
 };
-pub use outcome::{Ending as RunEnding, Facts, Outcome, Work, outcome};
+pub use outcome::{Ending as RunEnding, Facts, KILLED, Outcome, Work, outcome};
 pub use record::{Admission, CopyError, RunRecord, read_prompt, title_of_command, title_of_prompt, write_prompt};
 pub use tail::{TailError, clear, drain, tail};

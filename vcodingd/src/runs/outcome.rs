@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     pub cancelled: bool,
     /// The host refused it a model request because its budget was used up.
     pub over_budget: bool,
+    /// The guest's memory limit in bytes, where the kernel ended processes for it when this one ended.
+    pub memory_limit: Option<u64>,
 }
 
 /// How its end reached the host.
@@ -52,7 +54,12 @@ pub struct Outcome {
     pub exit: u8,
     /// Why it failed.
     pub problem: Option<String>,
+    /// See [`Facts::memory_limit`]; where that was why.
+    pub memory_limit: Option<u64>,
 }
+
+/// The status of what was ended by KILL.
+pub const KILLED: u8 = 128 + 9;
 
 /// vcodingctl's exit status for a run that failed.
 const FAILED: u8 = 1;
@@ -68,7 +75,12 @@ pub fn outcome(facts: &Facts<'_>) -> Outcome {
         Ending::Tampered(_) | Ending::Unreadable(_) | Ending::Missing => None,
     };
     let (state, exit, problem) = judge(facts);
-    Outcome { state, status, exit, problem }
+    let memory_limit = facts.memory_limit.filter(|_| matches!(state, RunState::Failed | RunState::Lost));
+    let problem = match (problem, memory_limit) {
+        (Some(problem), Some(limit)) => Some(format!("{problem}: {}", protocol::exec::over_memory(limit))),
+        (problem, _) => problem,
+    };
+    Outcome { state, status, exit, problem, memory_limit }
 }
 
 fn judge(facts: &Facts<'_>) -> (RunState, u8, Option<String>) {
@@ -150,7 +162,7 @@ fn last_words(verdict: &Verdict) -> Option<String> {
 
 fn how(end: &End) -> String {
     match end {
-        End::Signalled(9) => "it was killed (signal 9; perhaps it used more memory than it may)".to_owned(),
+        End::Signalled(9) => "it was killed (signal 9)".to_owned(),
         End::Signalled(signal) => format!("it was ended by signal {signal}"),
         other => format!("it exited with status {}", other.status()),
     }
@@ -167,7 +179,8 @@ mod tests {
     }
 
     fn judged(end: &End, work: Work<'_>) -> (RunState, Option<u8>, u8) {
-        let facts = Facts { ending: Ending::Recorded(end), work, cancelled: false, over_budget: false };
+        let facts =
+            Facts { ending: Ending::Recorded(end), work, cancelled: false, over_budget: false, memory_limit: None };
         let outcome = outcome(&facts);
         assert_eq!(outcome.problem.is_some(), !matches!(outcome.state, RunState::Succeeded | RunState::Cancelled));
         (outcome.state, outcome.status, outcome.exit)
@@ -225,7 +238,7 @@ mod tests {
         ] {
             for work in [Work::Command, Work::Agent(&verdict)] {
                 for over_budget in [false, true] {
-                    let outcome = outcome(&Facts { ending, work, cancelled: true, over_budget });
+                    let outcome = outcome(&Facts { ending, work, cancelled: true, over_budget, memory_limit: None });
                     assert_eq!((outcome.state, outcome.exit), (RunState::Cancelled, 130), "{ending:?}");
                 }
             }
@@ -240,7 +253,7 @@ mod tests {
                     let verdict = Verdict { finished, endpoint_failed, ..Verdict::default() };
                     let ending = Ending::Recorded(&end);
                     let work = Work::Agent(&verdict);
-                    let outcome = outcome(&Facts { ending, work, cancelled: false, over_budget });
+                    let outcome = outcome(&Facts { ending, work, cancelled: false, over_budget, memory_limit: None });
                     let expected = match (&end, finished, over_budget, endpoint_failed) {
                         (End::Exited(0), Some(true), ..) => (RunState::Succeeded, 0),
                         (_, _, true, _) => (RunState::Budget, 4),
@@ -260,7 +273,7 @@ mod tests {
             (Ending::Unreadable("no space"), RunState::Lost),
             (Ending::Missing, RunState::Lost),
         ] {
-            let facts = Facts { ending, work: Work::Command, cancelled: false, over_budget: false };
+            let facts = Facts { ending, work: Work::Command, cancelled: false, over_budget: false, memory_limit: None };
             let outcome = outcome(&facts);
             assert_eq!((outcome.state, outcome.status, outcome.exit), (state, None, 1));
             assert!(outcome.problem.is_some());
@@ -268,11 +281,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_memory_limit_ended_says_so_with_the_limit() {
+        let killed = End::Signalled(9);
+        let of = |ending, cancelled| {
+            let memory_limit = Some(4 << 30);
+            outcome(&Facts { ending, work: Work::Command, cancelled, over_budget: false, memory_limit })
+        };
+        let told = of(Ending::Recorded(&killed), false);
+        assert_eq!((told.exit, told.memory_limit), (137, Some(4 << 30)));
+        let why = told.problem.unwrap();
+        assert!(
+            why.starts_with("it was killed (signal 9): ") && why.contains("4g") && why.contains("[limits] memory"),
+            "{why}"
+        );
+        let lost = of(Ending::Missing, false).problem.unwrap();
+        assert!(lost.starts_with("the guest ended before the run did: ") && lost.contains("4g"), "{lost}");
+        assert_eq!(of(Ending::Recorded(&killed), true).problem, None);
+    }
+
+    #[test]
     fn the_agents_last_words_are_one_line_without_control_characters() {
         let text = Some("API Error: 401\n\u{1b}[31minvalid key".to_owned());
         let verdict = Verdict { finished: Some(false), endpoint_failed: true, text, ..Verdict::default() };
         let ending = Ending::Recorded(&OK);
-        let facts = Facts { ending, work: Work::Agent(&verdict), cancelled: false, over_budget: false };
+        let facts =
+            Facts { ending, work: Work::Agent(&verdict), cancelled: false, over_budget: false, memory_limit: None };
         assert_eq!(outcome(&facts).problem.as_deref(), Some("API Error: 401 [31minvalid key"));
     }
 }

@@ -58,6 +58,9 @@ pub struct RunRecord {
     /// An agent's leave to ask its model; kept so that a later daemon grants it again.
     #[serde(default)]
     pub admission: Option<Admission>,
+    /// Of the guest, in bytes, where that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<u64>,
 }
 
 /// What a run was admitted with, and what it has used.
@@ -113,6 +116,7 @@ impl RunRecord {
             after: self.after.clone(),
             cost_usd: self.cost_usd,
             problem: self.problem.clone(),
+            memory_limit: self.memory_limit,
         }
     }
 
@@ -122,6 +126,7 @@ impl RunRecord {
         self.status = outcome.status;
         self.exit = Some(outcome.exit);
         self.problem = outcome.problem;
+        self.memory_limit = outcome.memory_limit;
         self.cost_usd = verdict.cost_usd;
         // One that was given at the start holds until the agent says another.
         if verdict.session.is_some() {
@@ -273,6 +278,7 @@ mod tests {
             session: None,
             problem: None,
             admission: None,
+            memory_limit: None,
         }
     }
 
@@ -281,7 +287,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut record = record();
         let verdict = Verdict { cost_usd: Some(0.25), session: Some("s".into()), ..Verdict::default() };
-        let outcome = Outcome { state: RunState::Failed, status: Some(2), exit: 1, problem: Some("no".into()) };
+        let outcome = Outcome {
+            state: RunState::Failed,
+            status: Some(2),
+            exit: 1,
+            problem: Some("no".into()),
+            memory_limit: None,
+        };
         record.end(outcome, &verdict, Timestamp::from_unix_ms(9));
         let table = Store::open(&dir.path().join("db")).unwrap().table::<RunRecord>().unwrap();
         table.put(&record).await.unwrap();

@@ -513,6 +513,9 @@ impl Provider for Engineless {
     fn is_there(&self, _: &InitProcess) -> bool {
         false
     }
+    fn memory_kills(&self, _: &InitProcess) -> Option<u64> {
+        None
+    }
     fn carrier_stream<'a>(&'a self, _: &'a WorkspaceId) -> Answer<'a, Box<dyn Carrier>> {
         let Some(path) = self.stream.clone() else { return absent() };
         Box::pin(async move { Ok(Box::new(tokio::net::UnixStream::connect(path).await.unwrap()) as Box<dyn Carrier>) })

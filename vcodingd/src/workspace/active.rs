@@ -22,6 +22,7 @@ use super::{Say, failure};
 use crate::agents::{self, Format};
 use crate::egress::{self, Gate, Token, Usage};
 use crate::exec;
+use crate::provider::GuestState;
 use crate::runs::{self, Admission, Facts, Log, RunEnding, RunRecord, TailError, Work};
 use crate::seldom::Seldom;
 use crate::timeline::{Activity, Cause};
@@ -264,6 +265,7 @@ impl Actor {
             session: None,
             problem: None,
             admission: None,
+            memory_limit: None,
         }
     }
 
@@ -346,7 +348,9 @@ impl Actor {
             }
         };
         let work = if record.agent.is_some() { Work::Agent(&verdict) } else { Work::Command };
-        let facts = Facts { ending, work, cancelled: record.cancelled, over_budget: usage.budget_exceeded };
+        let memory_limit = self.memory_limit_hit(&end).await;
+        let facts =
+            Facts { ending, work, cancelled: record.cancelled, over_budget: usage.budget_exceeded, memory_limit };
         let outcome = runs::outcome(&facts);
         if let (Some(admission), true) = (&mut record.admission, usage != Usage::default()) {
             admission.usage = usage;
@@ -378,6 +382,22 @@ impl Actor {
             active.record.send_replace(record);
         }
         self.shared.known_runs.remove(&run);
+    }
+
+    /// The guest's memory limit, if a run ended so for it.
+    async fn memory_limit_hit(&self, end: &Result<End, TailError>) -> Option<u64> {
+        let provider = &self.shared.provider;
+        let hit = match end {
+            Ok(end) if end.status() == runs::KILLED => {
+                self.walls.as_ref().is_some_and(|walls| self.memory_kills.more(&**provider, walls.init))
+            }
+            Err(TailError::Missing { .. }) => {
+                let guest = provider.inspect(&self.record.id).await.ok().flatten();
+                guest.is_some_and(|guest| matches!(guest.state, GuestState::Exited { out_of_memory: true, .. }))
+            }
+            _ => false,
+        };
+        hit.then_some(self.record.limits.memory)
     }
 
     pub(super) async fn run_cancel(&mut self, run: &RunId) -> Result<(), Error> {

@@ -15,6 +15,7 @@ use super::active::{ActiveRuns, Over};
 use super::doings::Doings;
 use super::handle::{Command, Handle, Reply};
 use super::machine::{self, Intent, Operation, Step};
+use super::memory::MemoryKills;
 use super::points::{INTENT, OUTCOME, Side};
 use super::record::{Places, Rest, WorkspaceRecord};
 use super::steps::Told;
@@ -49,6 +50,7 @@ pub(super) struct Actor {
     wanted: Wanted,
     /// What the operation under way is at, and since when.
     waiting: Option<Waiting>,
+    pub(super) memory_kills: MemoryKills,
     /// What the last scan of the work tree had to say: what it left out, what it could not read.
     pub(super) remarks: Vec<String>,
     published: watch::Sender<Arc<Snapshot>>,
@@ -76,6 +78,7 @@ pub(super) fn spawn(
         pool: None,
         wall: None,
         init: None,
+        memory: record.limits.memory,
         made: record.rest != Rest::New,
         musl: record.image.as_ref().is_some_and(|i| i.musl),
         default_agent: record.default_agent.clone(),
@@ -84,6 +87,7 @@ pub(super) fn spawn(
     });
     let (published, snapshot) = watch::channel(first);
     let doings = Doings::default();
+    let memory_kills = MemoryKills::default();
     // What happened while no daemon was there nobody knows; a stop ends with a checkpoint.
     if record.rest == Rest::Ready {
         doings.unknown();
@@ -96,6 +100,7 @@ pub(super) fn spawn(
         doings: doings.clone(),
         provider,
         wanted: wanted.clone(),
+        memory_kills: memory_kills.clone(),
     };
     let actor = Actor {
         places,
@@ -110,6 +115,7 @@ pub(super) fn spawn(
         doings,
         wanted,
         waiting: None,
+        memory_kills,
         remarks: Vec::new(),
         published,
         shared,
@@ -581,6 +587,7 @@ impl Actor {
             pool: self.pool.clone(),
             wall: self.wall.clone(),
             init: self.walls.as_ref().map(|walls| walls.init),
+            memory: self.record.limits.memory,
             made: self.record.rest != Rest::New,
             musl: self.record.image.as_ref().is_some_and(|i| i.musl),
             default_agent: self.record.default_agent.clone(),

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::active::Prepared;
 use super::doings::{Doing, Doings};
+use super::memory::MemoryKills;
 use super::steps::Told;
 use super::turns::Wanted;
 use super::{Say, Snapshot, failure};
-use crate::provider::Provider;
+use crate::provider::{GuestState, Provider};
 use crate::runs::RunRecord;
 use crate::ssh::Pool;
 use crate::timeline::Timeline;
@@ -112,6 +113,7 @@ pub struct Handle {
     pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(super) timeline: Timeline,
     pub(super) doings: Doings,
+    pub(super) memory_kills: MemoryKills,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) wanted: Wanted,
 }
@@ -133,6 +135,20 @@ impl Handle {
     /// A command is let into the guest, until the answer is dropped.
     pub fn doing(&self) -> Doing {
         self.doings.begin()
+    }
+
+    /// Of a command that ended by KILL: the guest's memory limit, if that was why.
+    pub fn memory_limit_hit(&self) -> Option<u64> {
+        let snapshot = self.snapshot();
+        let hit = snapshot.init.is_some_and(|init| self.memory_kills.more(&*self.provider, init));
+        hit.then_some(snapshot.memory)
+    }
+
+    /// Of a command that was lost with its guest: the memory limit, if that was why.
+    pub async fn memory_limit_ended_guest(&self) -> Option<u64> {
+        let snapshot = self.snapshot();
+        let guest = self.provider.inspect(&snapshot.view.id).await.ok().flatten()?;
+        matches!(guest.state, GuestState::Exited { out_of_memory: true, .. }).then_some(snapshot.memory)
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

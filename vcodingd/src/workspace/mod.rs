@@ -27,6 +27,7 @@ mod helper;
 mod image_step;
 mod leftovers;
 mod machine;
+mod memory;
 mod points;
 mod record;
 mod recovery;
@@ -100,6 +101,8 @@ pub struct Snapshot {
     pub wall: Option<Wall>,
     /// Its guest's PID 1, once it was started.
     pub init: Option<InitProcess>,
+    /// How much memory its guest has, in bytes.
+    pub memory: u64,
     /// Its first `up` came to its end.
     pub made: bool,
     /// What its image was built on, and vcoding.toml's wishes for agents.

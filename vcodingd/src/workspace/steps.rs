@@ -272,6 +272,7 @@ impl Actor {
             provider.unpause(&spec.id).await.map_err(|e| failure::of_provider(&e))?;
         }
         let walls = provider.start(&spec).await.map_err(|e| failure::of_provider(&e))?;
+        self.memory_kills.begin(&**provider, walls.init);
         self.walls = Some(walls);
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod build;
 mod config;
 mod failure;
+mod memory;
 mod mountinfo;
 mod peek;
 mod progress;
@@ -502,6 +503,10 @@ impl Provider for Docker {
 
     fn is_there(&self, init: &InitProcess) -> bool {
         read_init(init.pid).is_ok_and(|now| now.start_time == init.start_time)
+    }
+
+    fn memory_kills(&self, init: &InitProcess) -> Option<u64> {
+        memory::kills(init)
     }
 
     fn carrier_stream<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Box<dyn Carrier>>> {

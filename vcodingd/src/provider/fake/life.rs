@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::WorkspaceId;
@@ -26,6 +26,7 @@ pub(super) struct Life {
     runtime: runtime::Handle,
     tasks: TaskTracker,
     children: AtomicUsize,
+    memory_kills: AtomicU64,
     runs: Mutex<Runs>,
     /// The forward that the daemon asked for last.
     relay: watch::Sender<Option<Relay>>,
@@ -57,6 +58,7 @@ impl Life {
             runtime,
             tasks: TaskTracker::new(),
             children: AtomicUsize::new(0),
+            memory_kills: AtomicU64::new(0),
             runs: Mutex::default(),
             relay: watch::Sender::new(None),
         }
@@ -64,6 +66,15 @@ impl Life {
 
     pub fn id(&self) -> &WorkspaceId {
         &self.id
+    }
+
+    /// One of its processes wanted more memory than there is.
+    pub fn kill_for_memory(&self) {
+        self.memory_kills.fetch_add(1, Relaxed);
+    }
+
+    pub fn memory_kills(&self) -> u64 {
+        self.memory_kills.load(Relaxed)
     }
 
     pub fn init(&self) -> InitProcess {

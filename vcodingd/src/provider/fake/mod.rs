@@ -168,6 +168,10 @@ impl Provider for Fake {
         self.world.has_init(init)
     }
 
+    fn memory_kills(&self, init: &InitProcess) -> Option<u64> {
+        self.world.life_of(init).map(|life| life.memory_kills())
+    }
+
     fn carrier_stream<'a>(&'a self, id: &'a WorkspaceId) -> BoxFuture<'a, Result<Box<dyn Carrier>>> {
         self.call(Op::CarrierStream, async move {
             let carrier: Box<dyn Carrier> = Box::new(sshd::connect(&self.world.running(id)?));

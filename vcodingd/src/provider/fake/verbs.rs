@@ -4,7 +4,7 @@
 //! true · false · exit N
 //! echo TEXT… · err TEXT… (to standard error) · spit N (N bytes) · cat · env NAME
 //! write PATH TEXT · append PATH TEXT · read PATH · rm PATH · mkdir PATH · symlink TARGET PATH
-//! hang (until it is ended) · spawn (a child that lives on) · dial (input and output to the model port)
+//! oom (ended for the memory it wanted) · hang (until it is ended) · spawn (a child that lives on) · dial (input and output to the model port)
 //! ```
 //!
 //! `;` as an argument separates several; `exit` ends them, the last one's status counts. Without
@@ -104,6 +104,10 @@ async fn verb(command: &Command<'_>, streams: &mut Streams, argv: &[String]) -> 
     match words[..] {
         ["true"] => {}
         ["false"] => return Ok(Status::Ended(1)),
+        ["oom"] => {
+            command.life.kill_for_memory();
+            return Ok(Status::Ended(128 + 9));
+        }
         ["exit", status] => return Ok(Status::Exit(status.parse().unwrap_or(2))),
         ["echo", ..] => say(&mut streams.stdout, &words[1..].join(" ")).await?,
         ["err", ..] => say(&mut streams.stderr, &words[1..].join(" ")).await?,

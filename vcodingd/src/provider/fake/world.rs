@@ -270,8 +270,14 @@ impl World {
     }
 
     pub(super) fn has_init(&self, init: &InitProcess) -> bool {
-        let is_it = |kept: &Kept| matches!(&kept.state, State::Running { life, .. } if life.init() == *init);
-        self.lock().guests.values().any(is_it)
+        self.life_of(init).is_some()
+    }
+
+    pub(super) fn life_of(&self, init: &InitProcess) -> Option<Arc<Life>> {
+        self.lock().guests.values().find_map(|kept| match &kept.state {
+            State::Running { life, .. } if life.init() == *init => Some(Arc::clone(life)),
+            _ => None,
+        })
     }
 
     pub(super) fn running(&self, id: &WorkspaceId) -> Result<Arc<Life>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use guest::{Frame, Job};
 use jsonrpsee::RpcModule;
 use protocol::daemon::Done;
-use protocol::exec::{ExecParams, ExecResizeParams, ExecResult, ExecSignalParams};
+use protocol::exec::{ExecParams, ExecResizeParams, ExecResult, ExecSignalParams, over_memory};
 use protocol::methods::{ExecResize, ExecSignal, ExecStart};
 use protocol::{Bytes, Error, Kind};
 use serde_json::json;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{Context, register};
 use crate::exec::{Control, Controls, Pool, Request, attached};
 use crate::rpc::call::{Call, ConnectionState};
+use crate::runs::KILLED;
 
 /// Signals and sizes that wait for one command.
 const CONTROLS: usize = 32;
@@ -32,7 +33,20 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         let workspace = context.registry.find(&params.workspace)?;
         let pool = workspace.pool().await?;
         let _doing = workspace.doing();
-        start(&pool, &call, params, (named, controls)).await
+        let ended = start(&pool, &call, params, (named, controls)).await;
+        match ended {
+            // Looked at here alone: it costs the others nothing.
+            Ok(ExecResult { status: KILLED, .. }) => {
+                Ok(ExecResult { status: KILLED, memory_limit: workspace.memory_limit_hit() })
+            }
+            Err(error) if error.kind() == Kind::GuestUnreachable => {
+                Err(match workspace.memory_limit_ended_guest().await {
+                    Some(limit) => Error { message: format!("{}: {}", error.message, over_memory(limit)), ..error },
+                    None => error,
+                })
+            }
+            other => other,
+        }
     });
     register::<ExecSignal, _, _>(module, async |_, call, params: ExecSignalParams| {
         control(&call, &params.exec, Control::Signal(params.signal)).await
@@ -55,7 +69,7 @@ async fn start(
         timeout: params.timeout_ms.map(Duration::from_millis),
     };
     match attached(pool, request, descriptors, controls).await {
-        Ok(status) => Ok(ExecResult { status }),
+        Ok(status) => Ok(ExecResult { status, memory_limit: None }),
         // The caller's exit status depends on it.
         Err(error) => {
             let started = error.has_started();

@@ -401,3 +401,32 @@ async fn an_image_that_was_removed_just_before_the_guest_is_made_is_made_again()
     assert_eq!(daemon.up(&world.project).await.unwrap().workspace.phase, Phase::Ready);
     daemon.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_memory_limit_ended_says_so() {
+    let world = World::new();
+    let daemon = world.open().await;
+    daemon.up(&world.project).await.unwrap();
+    let handle = daemon.registry.find(&protocol::WorkspaceRef::Name("shop".into())).unwrap();
+    let ended = async |argv: &[&str]| {
+        let run = daemon.registry.run_start(command(argv), Say::default()).await.unwrap();
+        followed(&daemon, &run.id).await.1
+    };
+    let killed = ended(&["exit", "137"]).await;
+    assert_eq!((killed.status, killed.memory_limit), (Some(137), None), "by somebody");
+    assert_eq!(handle.memory_limit_hit(), None);
+    let over = ended(&["oom"]).await;
+    assert_eq!((over.status, over.memory_limit), (Some(137), Some(4 << 30)));
+    let why = over.problem.unwrap();
+    assert!(why.contains("its limit, 4g, allows") && why.contains("memory = \"8g\""), "{why}");
+    // A command that was attached and ended with it.
+    assert_eq!(handle.memory_limit_hit(), Some(4 << 30));
+    let hanging = daemon.registry.run_start(command(&["hang"]), Say::default()).await.unwrap();
+    let id = handle.snapshot().view.id.clone();
+    world.guests.crash(&id, true);
+    assert_eq!(handle.memory_limit_ended_guest().await, Some(4 << 30));
+    handle.start().await.unwrap();
+    let lost = daemon.registry.run(&hanging.id).unwrap();
+    assert_eq!((lost.state, lost.memory_limit), (protocol::run::RunState::Lost, Some(4 << 30)));
+    daemon.end().await;
+}
