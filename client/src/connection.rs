@@ -1,7 +1,7 @@
 //! One connection to the daemon.
 
 use std::io::{IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,12 +9,23 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use protocol::message::{Incoming, ProgressOf, Request};
+use protocol::methods::{RunStart, RunSubscribe};
 use protocol::{Error, Kind, MAX_LINE, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::Places;
+use crate::start::{self, Told};
+
+/// How often a call is made again whose daemon ended before it had it.
+const AGAIN: u8 = 3;
+
 /// A connection. Calls on it are answered in any order; this client makes one at a time,
 /// except that [`Client::send`] and [`Client::receive`] leave the order to the caller.
+///
+/// A daemon may end while a call is on its way. One that cannot have run is made again with the
+/// next daemon, where [`start::connect_or_start`] made the connection: because its line was not
+/// read to the end, or because it only looks. Any other may have run, and its caller is told.
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
@@ -22,6 +33,24 @@ pub struct Client {
     /// Bytes of `buffer` before this hold no newline.
     scanned: usize,
     next_id: u64,
+    patience: Option<Duration>,
+    /// Calls that were sent and not answered.
+    unanswered: usize,
+    /// The one that was not, while there is one alone and nothing else goes on here.
+    last: Option<Sent>,
+    /// Notifications of it would not come on another connection.
+    subscribed: bool,
+    /// The way to the next daemon.
+    next: Option<(Places, Told)>,
+    again: u8,
+}
+
+/// A call on its way.
+#[derive(Debug)]
+struct Sent {
+    method: &'static str,
+    line: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Client {
@@ -60,14 +89,30 @@ impl Client {
         if peer.uid() != me.as_raw() {
             return Err(unreachable(format!("{} belongs to uid {}, not to you", socket.display(), peer.uid())));
         }
-        Ok(Self { stream, buffer: Vec::new(), scanned: 0, next_id: 1 })
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+            scanned: 0,
+            next_id: 1,
+            patience: None,
+            unanswered: 0,
+            last: None,
+            subscribed: false,
+            next: None,
+            again: AGAIN,
+        })
+    }
+
+    pub(crate) fn starting(self, places: &Places, told: Told) -> Self {
+        Self { next: Some((places.clone(), told)), ..self }
     }
 
     /// How long an answer may be waited for; without this, for ever.
     ///
     /// # Errors
     /// [`Kind::DaemonUnreachable`].
-    pub fn wait_at_most(&self, patience: Duration) -> Result<(), Error> {
+    pub fn wait_at_most(&mut self, patience: Duration) -> Result<(), Error> {
+        self.patience = Some(patience);
         self.stream.set_read_timeout(Some(patience)).map_err(|e| gone(&e))
     }
 
@@ -110,21 +155,24 @@ impl Client {
     pub fn send<M: Method>(&mut self, params: &M::Params, descriptors: &[BorrowedFd<'_>]) -> Result<u64, Error> {
         let id = self.next_id;
         self.next_id += 1;
-        self.send_line(&Request::new(id, M::NAME, params), descriptors)?;
-        Ok(id)
+        let line = line_of(&Request::new(id, M::NAME, params))?;
+        self.unanswered += 1;
+        // Where several are under way, which of them was read is not known.
+        let alone = self.unanswered == 1 && !self.subscribed && self.next.is_some();
+        let kept: std::io::Result<Vec<_>> = descriptors.iter().map(BorrowedFd::try_clone_to_owned).collect();
+        self.last = match kept {
+            Ok(descriptors) if alone => Some(Sent { method: M::NAME, line: line.clone(), descriptors }),
+            _ => None,
+        };
+        match self.write(&line, descriptors) {
+            Ok(()) => Ok(id),
+            // A line that was not written to its end has not run.
+            Err(error) => self.make_again(&error).map(|()| id),
+        }
     }
 
-    fn send_line(&mut self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
-        let mut line = serde_json::to_vec(message)
-            .map_err(|e| Error::new(Kind::Internal, format!("a call cannot be written as JSON: {e}")))?;
-        line.push(b'\n');
-        if line.len() > MAX_LINE {
-            return Err(Error::new(
-                Kind::InvalidParameters,
-                format!("the call has {} bytes; at most {MAX_LINE} are allowed", line.len()),
-            ));
-        }
-        let mut rest = &line[..];
+    fn write(&mut self, line: &[u8], descriptors: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+        let mut rest = line;
         if !descriptors.is_empty() {
             let raw: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
             let sent = sendmsg::<()>(
@@ -133,11 +181,42 @@ impl Client {
                 &[ControlMessage::ScmRights(&raw)],
                 MsgFlags::MSG_NOSIGNAL,
                 None,
-            )
-            .map_err(|e| gone(&e.into()))?;
+            )?;
             rest = &rest[sent..];
         }
-        self.stream.write_all(rest).map_err(|e| gone(&e))
+        self.stream.write_all(rest)
+    }
+
+    /// The daemon went away. A socket that is closed with bytes in it that nobody read is reset
+    /// (unix(7)): of the only call that was under way those are its end.
+    fn lost(&mut self, error: &std::io::Error) -> Result<(), Error> {
+        let waited_enough = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+        let Some(sent) = self.last.as_ref().filter(|_| !waited_enough) else { return Err(gone(error)) };
+        if error.kind() == std::io::ErrorKind::ConnectionReset || only_looks(sent.method) {
+            return self.make_again(error);
+        }
+        let message = format!("the daemon ended while it had the call {}, which may have run", sent.method);
+        let hint = if sent.method == RunStart::NAME { "vcodingctl runs" } else { "vcodingctl ls" };
+        Err(Error::new(Kind::DaemonUnreachable, message).hint(hint))
+    }
+
+    /// Makes the call that was under way with the next daemon.
+    fn make_again(&mut self, error: &std::io::Error) -> Result<(), Error> {
+        while let (Some(sent), Some((places, told)), 1..) = (self.last.take(), &self.next, self.again) {
+            self.again -= 1;
+            let next = start::connect_or_start(places, *told)?;
+            self.stream = next.stream;
+            self.stream.set_read_timeout(self.patience).map_err(|e| gone(&e))?;
+            self.buffer.clear();
+            self.scanned = 0;
+            let descriptors: Vec<_> = sent.descriptors.iter().map(AsFd::as_fd).collect();
+            let written = self.write(&sent.line, &descriptors);
+            self.last = Some(sent);
+            if written.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(gone(error))
     }
 
     /// The next message, waited for.
@@ -172,9 +251,9 @@ impl Client {
         };
         self.buffer.truncate(old + got.as_ref().map_or(0, |n| *n));
         match got {
-            Ok(0) => Err(gone(&std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => self.lost(&std::io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(()),
-            Err(e) => Err(gone(&e)),
+            Err(e) => self.lost(&e),
         }
     }
 
@@ -188,12 +267,56 @@ impl Client {
             return Ok(None);
         };
         let end = self.scanned + at;
-        let parsed = serde_json::from_slice(&self.buffer[..end])
+        let parsed: Result<Incoming, _> = serde_json::from_slice(&self.buffer[..end])
             .map_err(|e| Error::new(Kind::InvalidMessage, format!("the daemon sent a line that is no message: {e}")));
         self.buffer.drain(..=end);
         self.scanned = 0;
+        if let Ok(message) = &parsed {
+            self.heard(message);
+        }
         parsed.map(Some)
     }
+
+    fn heard(&mut self, message: &Incoming) {
+        if message.method.is_none() {
+            self.unanswered = self.unanswered.saturating_sub(1);
+            self.subscribed |= self.last.take().is_some_and(|sent| sent.method == RunSubscribe::NAME);
+        }
+    }
+}
+
+fn line_of(message: &impl Serialize) -> Result<Vec<u8>, Error> {
+    let mut line = serde_json::to_vec(message)
+        .map_err(|e| Error::new(Kind::Internal, format!("a call cannot be written as JSON: {e}")))?;
+    line.push(b'\n');
+    if line.len() > MAX_LINE {
+        return Err(Error::new(
+            Kind::InvalidParameters,
+            format!("the call has {} bytes; at most {MAX_LINE} are allowed", line.len()),
+        ));
+    }
+    Ok(line)
+}
+
+/// What changes nothing may be called twice.
+fn only_looks(method: &str) -> bool {
+    use protocol::methods::*;
+    matches!(
+        method,
+        Status::NAME
+            | Doctor::NAME
+            | List::NAME
+            | Show::NAME
+            | RunList::NAME
+            | RunShow::NAME
+            | RunReportOf::NAME
+            | RunSubscribe::NAME
+            | CheckpointList::NAME
+            | CheckpointDiff::NAME
+            | ConsentShow::NAME
+            | SecretListAll::NAME
+            | AuditSearch::NAME
+    )
 }
 
 impl AsFd for Client {

@@ -48,16 +48,25 @@ fn announced(file: &Path) -> Option<PathBuf> {
     Some(file.socket)
 }
 
-/// Connects, starting a daemon first where none listens. With an explicit socket none is
-/// started: whoever names a socket means the daemon behind it. `told` hears what a daemon that is
-/// started here has to say to its user.
+/// Hears what a daemon that is started here has to say to its user.
+pub type Told = fn(&str);
+
+/// Connects, starting a daemon first where none listens. Where a socket is named that is not this
+/// state directory's own, none is started: whoever names it means the daemon behind it, and which
+/// state that has nobody here knows.
 ///
 /// # Errors
-/// [`Kind::DaemonUnreachable`] with what the daemon said when it did not start.
-pub fn connect_or_start(places: &Places, told: &mut dyn FnMut(&str)) -> Result<Client, Error> {
+/// [`Kind::DaemonUnreachable`] with what the daemon said when it did not start, or why none was.
+pub fn connect_or_start(places: &Places, told: Told) -> Result<Client, Error> {
+    connect_or_begin(places, told).map(|client| client.starting(places, told))
+}
+
+fn connect_or_begin(places: &Places, told: Told) -> Result<Client, Error> {
     let first = match connect(places) {
         Ok(client) => return Ok(client),
-        Err(e) if places.explicit_socket.is_some() => return Err(e),
+        Err(e) if places.explicit_socket.as_ref().is_some_and(|named| *named != places.socket) => {
+            return Err(not_started_there(e, places));
+        }
         Err(e) => e,
     };
     // A directory that is not ours alone does not get better by a new daemon.
@@ -80,6 +89,16 @@ pub fn connect_or_start(places: &Places, told: &mut dyn FnMut(&str)) -> Result<C
         }
         std::thread::sleep(AGAIN);
     }
+}
+
+fn not_started_there(error: Error, places: &Places) -> Error {
+    if error.kind() != Kind::DaemonUnreachable {
+        return error;
+    }
+    let (state, own) = (places.state.display(), places.socket.display());
+    let why = format!("none is started there: the one of {state} listens at {own}");
+    Error::new(Kind::DaemonUnreachable, format!("{}; {why}", error.message))
+        .hint("vcodingctl daemon start, without --socket and VCODING_SOCKET")
 }
 
 /// What the daemon said of why, with its hint if it had one.
@@ -122,7 +141,7 @@ pub fn daemon_program() -> PathBuf {
 
 /// A detached daemon writes its notices and `ready` to its standard output once it listens, and then
 /// closes both pipes; one that cannot start says why on standard error and exits.
-fn readiness(mut child: Child, told: &mut dyn FnMut(&str)) -> Result<(), String> {
+fn readiness(mut child: Child, told: Told) -> Result<(), String> {
     let out = child.stdout.take().expect("stdout was piped");
     let err = child.stderr.take().expect("stderr was piped");
     for line in BufReader::new(out).lines().map_while(Result::ok) {

@@ -175,7 +175,7 @@ Paths are relative to where they are typed.
 
 const ENVIRONMENT: &str = "  VCODING_STATE_DIR   where state lies (default: ~/.local/state/vcoding)
   VCODING_CONFIG_DIR  where config.toml and templates lie (default: ~/.config/vcoding)
-  VCODING_SOCKET      the daemon's socket; none is started where this is set
+  VCODING_SOCKET      the daemon's socket; one is started only where it is its own
   VCODING_DAEMON      the daemon's program (default: vcodingd beside vcodingctl, else on PATH)
   VCODING_PAGER       what shows a long diff (default: PAGER, else less)
   NO_COLOR            never colour

@@ -23,6 +23,8 @@ Environment:
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "before there is a log, this is the only mouth")]
 fn main() -> ExitCode {
+    // A client that starts it may hold signals back, which is inherited.
+    let _as_it_is_then = nix::sys::signal::SigSet::all().thread_unblock();
     let mut options = Options::default();
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {

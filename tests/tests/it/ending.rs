@@ -1,4 +1,4 @@
-//! How commands end that do not end by themselves: asked twice, killed for their memory.
+//! How commands end that do not end by themselves: asked twice, killed for their memory, with a daemon that is gone.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -86,4 +86,18 @@ fn what_is_killed_for_its_memory_is_told_with_the_limit() {
     assert_eq!(run.status, 137, "{}", run.err);
     assert!(run.err.contains(over), "{}", run.err);
     assert_eq!(world.json(&project, &["runs"])["runs"][0]["memory_limit"], 128 << 20);
+}
+
+#[test]
+fn a_command_finds_the_next_daemon_whenever_the_last_was_killed() {
+    let Some(world) = World::with_engine("commands beside a daemon's end") else { return };
+    let project = world.project("beside", &TINY);
+    world.ok(&project, &["up"]);
+    for _ in 0..10 {
+        let pid = Pid::from_raw(world.daemon_pid().unwrap());
+        kill(pid, Signal::SIGKILL).unwrap();
+        // At once: the daemon is still going.
+        let listed = world.ok(&project, &["ls"]);
+        assert!(listed.out.contains("beside"), "{}{}", listed.out, listed.err);
+    }
 }

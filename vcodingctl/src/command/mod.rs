@@ -171,7 +171,7 @@ impl Session {
 
     /// The daemon, started if there is none.
     pub fn daemon(&self) -> Result<Client, Error> {
-        start::connect_or_start(&self.places, &mut |notice| crate::printer::of_the_daemon(notice))
+        start::connect_or_start(&self.places, crate::printer::of_the_daemon)
     }
 
     /// The workspace that is meant: `-w`, or the project's.

@@ -66,7 +66,8 @@ fn no_daemon_is_status_7_with_the_way_to_one() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(7), "{said}");
     assert!(
-        said.starts_with("error: no daemon answers at ") && said.ends_with("hint: vcodingctl daemon start\n"),
+        said.starts_with("error: no daemon answers at ")
+            && said.ends_with("hint: vcodingctl daemon start, without --socket and VCODING_SOCKET\n"),
         "{said}"
     );
 }

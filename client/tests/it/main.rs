@@ -1,0 +1,3 @@
+//! The client against sockets that are closed on it.
+
+mod lost;
