@@ -40,6 +40,9 @@ pub enum Error {
     Unsupported { path: PathBuf, why: String },
     #[error("the commit {head} that the work tree was copied from is not in {} any more", path.display())]
     HeadGone { path: PathBuf, head: String },
+    /// The branch would not hold what git makes of the same files.
+    #[error("the branch would hold other files than git makes of them: {}", .reasons.join("; "))]
+    Unfaithful { reasons: Vec<String> },
     #[error("{name} is not a name for a branch")]
     BadBranch { name: String },
     /// The branch is not where the last publishing left it.

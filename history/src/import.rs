@@ -95,7 +95,7 @@ impl History {
 
         let Notes { list, total } = merged(walked.left_out.clone(), walked.failures.clone());
         let kept_out = list.iter().map(|(path, _)| path.clone()).collect();
-        Origin { head: tracked.head.clone(), kept_out }.save(&self.host.join("origin"))?;
+        Origin { head: tracked.head.clone(), kept_out, sparse: tracked.sparse }.save(&self.host.join("origin"))?;
         // What the cache knows went by the rules of its time.
         self.forget()?;
         rules.save(&self.host.join("rules"))?;

@@ -15,6 +15,9 @@ use crate::{Error, Result, names};
 
 const MODE_TYPE: u32 = 0o170_000;
 const MODE_COMMIT: u32 = 0o160_000;
+/// Of an index entry: git does not look at the file (`git update-index --assume-unchanged`, a sparse checkout).
+const ASSUME_VALID: u16 = 1 << 15;
+const SKIP_WORKTREE: u16 = 1 << 14;
 /// Of an ignore file, more than its rules take.
 const MAX_TEXT: u64 = 1 << 20;
 
@@ -24,6 +27,8 @@ pub(crate) struct Tracked {
     pub(crate) head: Option<String>,
     files: BTreeSet<Vec<u8>>,
     submodules: HashSet<Vec<u8>>,
+    /// Files are not there since the checkout is sparse.
+    pub(crate) sparse: bool,
     /// Ignore texts from outside the work tree: the user's and the repository's.
     excludes: Vec<Vec<u8>>,
     /// What could not be read, for a reader.
@@ -63,11 +68,17 @@ fn read(repository: &git2::Repository) -> Result<Tracked> {
                 if entry.mode & MODE_TYPE == MODE_COMMIT {
                     tracked.submodules.insert(entry.path);
                 } else {
+                    tracked.sparse |= entry.flags_extended & SKIP_WORKTREE != 0 && is_missing(repository, &entry.path);
                     tracked.files.insert(entry.path);
                 }
             }
         }
-        Err(error) => tracked.notes.push(format!("what git tracks is not known: {}", error.message())),
+        Err(error) => {
+            // One that is sparse by directories is read by git alone.
+            tracked.sparse =
+                repository.config().and_then(|config| config.get_bool("core.sparseCheckout")).unwrap_or(false);
+            tracked.notes.push(format!("what git tracks is not known: {}", error.message()));
+        }
     }
     // The user's own excludes are weaker than the repository's.
     let configured = repository.config().and_then(|config| config.get_path("core.excludesfile")).ok();
@@ -79,6 +90,24 @@ fn read(repository: &git2::Repository) -> Result<Tracked> {
         }
     }
     Ok(tracked)
+}
+
+fn is_missing(repository: &git2::Repository, path: &[u8]) -> bool {
+    let there = repository.workdir().map(|top| top.join(names::as_path(path)).symlink_metadata());
+    there.is_none_or(|there| there.is_err())
+}
+
+/// Tracked paths that git does not look at in the work tree.
+pub(crate) type Hidden = HashSet<Vec<u8>>;
+
+/// `None` if the index cannot be read.
+pub(crate) fn hidden(repository: &git2::Repository) -> Option<Hidden> {
+    let index = repository.index().ok()?;
+    let hidden = index
+        .iter()
+        .filter(|entry| entry.flags & ASSUME_VALID != 0 || entry.flags_extended & SKIP_WORKTREE != 0)
+        .map(|entry| entry.path);
+    Some(hidden.collect())
 }
 
 fn head(repository: &git2::Repository) -> Result<Option<String>> {

@@ -9,6 +9,7 @@
 //! calls no hooks for objects and references.
 
 mod branch;
+mod faithful;
 mod home;
 mod objects;
 
@@ -120,7 +121,11 @@ impl History {
                 self.store.set_reference(APPLIED, work.id)?;
                 return Ok(published);
             }
-        } else if base_tree != start.tree {
+        }
+        let uncommitted = reference.taken_in().is_none() && base_tree != start.tree;
+        let trees = if uncommitted { vec![base_tree, work_tree] } else { vec![work_tree] };
+        faithful::check(&repository, &home, tip.tree, &trees, origin.sparse)?;
+        if uncommitted {
             tip = commit(&mut commits, tip, base_tree, &author, base.meta.time_ms, UNCOMMITTED)?;
             published.uncommitted = tip.commit;
         }

@@ -69,6 +69,8 @@ kinds! {
     UnappliedWork = 4,
     /// The repository asks for more than the defaults and nobody has agreed.
     ConsentNeeded = 4,
+    /// A branch would hold other files than git makes of them: sparse checkout, filters, line ends, modes.
+    BranchUnfaithful = 4,
     /// A budget is used up.
     BudgetExceeded = 4,
     /// Another operation holds the workspace.

@@ -60,6 +60,15 @@ impl<'a> Home<'a> {
         }
     }
 
+    /// A file's content, wherever it is kept.
+    pub(super) fn content(&self, id: Id) -> Result<Vec<u8>> {
+        if self.store.knows(&id) {
+            return self.store.read(Kind::Blob, id);
+        }
+        let blob = self.repository.find_blob(id.oid()).map_err(Error::git("read a file of the project"))?;
+        Ok(blob.content().to_vec())
+    }
+
     /// The tree without directories in which nothing lies; `None` if that is all of it. As deep as a scan goes, which is bounded.
     fn strip(&mut self, id: Id) -> Result<Option<Id>> {
         let before = self.store.read_tree(id)?;

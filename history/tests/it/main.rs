@@ -3,6 +3,7 @@
 mod arena;
 mod checkpoint;
 mod diff;
+mod faithful;
 mod import;
 mod publish;
 mod rollback;

@@ -55,6 +55,23 @@ fn an_apply_says_what_has_to_be_committed_first_and_then_the_merge_works() {
 }
 
 #[test]
+fn a_branch_that_git_would_have_made_otherwise_is_refused_and_a_patch_is_the_way_out() {
+    let Some(world) = World::with_engine("a sparse checkout") else { return };
+    let project = world.repository("shop", &[("Dockerfile", DOCKERFILE), ("in/a", "1\n"), ("out/b", "2\n")]);
+    git(&project, &["sparse-checkout", "set", "in"]);
+    world.ok(&project, &["up"]);
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo 2 >> in/a"]);
+    let ran = world.ctl(&project, &["apply"]);
+    assert!(ran.status == 4 && ran.err.contains("out/b is outside of the sparse checkout"), "{}", ran.err);
+    assert!(ran.err.contains("hint: vcodingctl diff > work.patch"), "{}", ran.err);
+    let patch = world.ok(&project, &["diff"]).out;
+    std::fs::write(project.join("../work.patch"), patch).unwrap();
+    git(&project, &["apply", "../work.patch"]);
+    git(&project, &["commit", "-qam", "work"]);
+    assert_eq!(git(&project, &["show", "--format=", "--name-only"]).trim(), "in/a");
+}
+
+#[test]
 fn a_project_that_had_no_commit_is_told_how_to_take_the_branch_in() {
     let Some(world) = World::with_engine("no commit") else { return };
     let project = world.project("shop", &[("Dockerfile", DOCKERFILE), ("a", "1\n")]);

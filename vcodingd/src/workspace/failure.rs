@@ -112,6 +112,10 @@ fn of_history(error: &history::Error) -> Error {
             (Kind::InvalidConfiguration, "vcodingctl diff > work.patch, then git apply work.patch")
         }
         E::HeadGone { .. } => (Kind::InvalidConfiguration, "vcodingctl diff > work.patch, then git apply work.patch"),
+        E::Unfaithful { .. } => (
+            Kind::BranchUnfaithful,
+            "vcodingctl diff > work.patch, then git apply work.patch; or file by file: vcodingctl collect PATH",
+        ),
         E::BadBranch { .. } => (Kind::InvalidParameters, "vcodingctl apply --branch NAME"),
         E::BranchExists { branch } => {
             let hint =
