@@ -10,7 +10,6 @@ use crate::history::{BASE, HEAD, History};
 use crate::object::Kind;
 use crate::pack::Deflater;
 use crate::scan::{Basis, Scanned, remember, scan};
-use crate::tree::Mode;
 use crate::{Error, Id, Result};
 
 /// What [`History::checkpoint`] answers.
@@ -98,17 +97,6 @@ impl History {
         let path = path.strip_suffix(b"/").unwrap_or(path);
         let tree = self.checkpoint_at(id)?.tree;
         Ok(self.store.lookup(tree, path)?.is_some())
-    }
-
-    /// The content of a file in the checkpoint `id`; `None` for what is no file there.
-    pub fn content(&self, id: Id, path: &[u8]) -> Result<Option<Vec<u8>>> {
-        let tree = self.checkpoint_at(id)?.tree;
-        match self.store.lookup(tree, path)? {
-            Some(entry) if matches!(entry.mode, Mode::File | Mode::Executable) => {
-                self.store.read(Kind::Blob, entry.id).map(Some)
-            }
-            _ => Ok(None),
-        }
     }
 
     /// The newest `limit` checkpoints, newest first.

@@ -54,6 +54,7 @@ impl History {
     /// Copies `project` into the work tree `tree`, which is emptied first, and makes the checkpoint `base`. It may be killed and run
     /// again until there is a second checkpoint; then it refuses, since it would empty a work tree with work in it.
     ///
+    /// `let_in` says of a file that looks like a secret, and that `.vcodinginclude` names, whether the user agreed to that.
     /// `progress` hears the number of files copied so far.
     pub fn import(
         &mut self,
@@ -61,6 +62,7 @@ impl History {
         tree: &Path,
         owner: Option<Owner>,
         meta: &Meta,
+        let_in: &LetIn<'_>,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Imported> {
         if self.base()?.is_some() && self.base()? != self.head()? {
@@ -76,6 +78,7 @@ impl History {
             target: &target,
             owner,
             max_file: self.settings.max_file,
+            let_in,
             writer: &writer,
             report: Mutex::new(Report { files: 0, bytes: 0, notes: Notes::default(), progress }),
         };
@@ -127,10 +130,14 @@ fn merged(mut left_out: Notes, failures: Notes) -> Notes {
     left_out
 }
 
+/// By the path of a file.
+pub type LetIn<'a> = dyn Fn(&[u8]) -> bool + Sync + 'a;
+
 struct Copy<'a, 'caller> {
     target: &'a Root,
     owner: Option<Owner>,
     max_file: u64,
+    let_in: &'a LetIn<'a>,
     writer: &'a Writer<'a>,
     report: Mutex<Report<'caller>>,
 }
@@ -182,6 +189,9 @@ impl Visitor for Copy<'_, '_> {
         if let Some(why) = secret(&path, head) {
             if !place.scope.included(name.as_bytes(), false) {
                 return Ok(Leaf::LeftOut(why));
+            }
+            if !(self.let_in)(&path) {
+                return Ok(Leaf::LeftOut(format!("{why}; .vcodinginclude names it, and nobody agreed to that")));
             }
             self.note(&path, format!("{why}, let in by .vcodinginclude"));
         }

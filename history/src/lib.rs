@@ -12,6 +12,7 @@
 
 mod assemble;
 mod cache;
+mod changed;
 mod checkpoint;
 mod commit;
 mod compare;
@@ -21,6 +22,7 @@ mod graft;
 mod history;
 mod id;
 mod import;
+mod included;
 mod names;
 mod notes;
 mod object;
@@ -37,6 +39,7 @@ mod text;
 mod tree;
 mod walk;
 
+pub use changed::Standing;
 pub use checkpoint::{Activity, Checkpointed};
 pub use commit::{Checkpoint, Meta};
 pub use diff::{Diff, FileChange, MAX_PATCH};
@@ -44,6 +47,7 @@ pub use error::{Error, Result};
 pub use history::{History, Owner, Settings};
 pub use id::{Id, NotAnId};
 pub use import::Imported;
+pub use included::included_secrets;
 pub use names::{flag, is_git_directory};
 pub use notes::Notes;
 pub use publish::{Publish, Published};

@@ -18,6 +18,8 @@ const MODE_COMMIT: u32 = 0o160_000;
 /// Of an index entry: git does not look at the file (`git update-index --assume-unchanged`, a sparse checkout).
 const ASSUME_VALID: u16 = 1 << 15;
 const SKIP_WORKTREE: u16 = 1 << 14;
+/// What of the project comes in although it is kept out.
+pub(crate) const INCLUDE: &str = ".vcodinginclude";
 /// Of an ignore file, more than its rules take.
 const MAX_TEXT: u64 = 1 << 20;
 
@@ -127,7 +129,7 @@ pub(crate) fn rules(root: &Root, tracked: &Tracked) -> Result<Rules> {
     for text in &tracked.excludes {
         rules.add(Source::Excludes, b"", text);
     }
-    for (name, source) in [(".vcodingignore", Source::Ours), (".vcodinginclude", Source::Include)] {
+    for (name, source) in [(".vcodingignore", Source::Ours), (INCLUDE, Source::Include)] {
         if let Some(text) = text(root, name.as_bytes()) {
             rules.add(source, b"", &text);
         }

@@ -59,6 +59,9 @@ pub struct Published {
     pub in_the_way: Vec<Vec<u8>>,
 }
 
+/// No file that is a key is longer.
+const MAX_KEY: u64 = 1 << 20;
+
 /// Changed files whose state in the project's work tree is looked at, and how many of those are named.
 const LOOKED_AT: usize = 200;
 const NAMED: usize = 10;
@@ -177,7 +180,9 @@ impl History {
 
     /// What the copy would have kept out, and the guest made itself.
     fn flag_secret(&self, path: &[u8], id: Id) -> Result<Option<String>> {
-        let content = if self.store.knows(&id) { self.store.read(Kind::Blob, id)? } else { Vec::new() };
+        // What is longer than any key is judged by its name.
+        let read = self.store.knows(&id) && self.store.size(id)? <= MAX_KEY;
+        let content = if read { self.store.read(Kind::Blob, id)? } else { Vec::new() };
         let head = &content[..content.len().min(rules::HEAD)];
         Ok(rules::secret(path, head).map(|why| format!("looks like {why}, which does not belong into a repository")))
     }

@@ -92,6 +92,12 @@ impl Store {
         Ok(object.data().to_vec())
     }
 
+    /// How long an object is; its content is not read.
+    pub(crate) fn size(&self, id: Id) -> Result<u64> {
+        let odb = self.repository.odb().map_err(Error::git("open the history's objects"))?;
+        odb.read_header(id.oid()).map(|(size, _)| size as u64).map_err(Error::git("look at an object"))
+    }
+
     /// The entries of a tree, validated.
     pub(crate) fn read_tree(&self, id: Id) -> Result<Vec<Entry>> {
         if id == Id::EMPTY_TREE {

@@ -40,7 +40,7 @@ impl Arena {
 
     pub fn import(&self) -> (History, Imported) {
         let mut history = History::create(&self.host, SETTINGS).unwrap();
-        let imported = history.import(&self.project, &self.tree, None, &meta("up"), &mut |_| {}).unwrap();
+        let imported = history.import(&self.project, &self.tree, None, &meta("up"), &|_| true, &mut |_| {}).unwrap();
         (history, imported)
     }
 

@@ -98,7 +98,7 @@ fn the_copy_belongs_to_its_owner() {
     link(&arena.project, "dir/link", "/etc/passwd");
     let mut history = History::create(&arena.host, SETTINGS).unwrap();
     let owner = Owner { uid: 54321, gid: 54322 };
-    history.import(&arena.project, &arena.tree, Some(owner), &meta("up"), &mut |_| {}).unwrap();
+    history.import(&arena.project, &arena.tree, Some(owner), &meta("up"), &|_| true, &mut |_| {}).unwrap();
     write(&arena.tree, "dir/a", "2");
     std::fs::remove_file(arena.tree.join("dir/link")).unwrap();
     history.checkpoint(&arena.tree, &meta("request"), history::Activity::Still).unwrap();
@@ -119,11 +119,11 @@ fn an_import_that_was_killed_is_run_again_and_one_over_work_is_refused() {
     write(&arena.tree, "half/copied", "x");
     let (mut history, first) = arena.import();
     assert!(!arena.tree.join("half").exists());
-    let again = history.import(&arena.project, &arena.tree, None, &meta("up"), &mut |_| {}).unwrap();
+    let again = history.import(&arena.project, &arena.tree, None, &meta("up"), &|_| true, &mut |_| {}).unwrap();
     assert_eq!(again.checkpoint.id, first.checkpoint.id);
     write(&arena.tree, "work", "w");
     arena.checkpoint(&mut history);
-    let refused = history.import(&arena.project, &arena.tree, None, &meta("up"), &mut |_| {});
+    let refused = history.import(&arena.project, &arena.tree, None, &meta("up"), &|_| true, &mut |_| {});
     assert!(matches!(refused, Err(Error::HasWork)));
     assert!(arena.tree.join("work").exists());
 }
@@ -172,4 +172,26 @@ fn no_program_of_the_project_runs() {
     arena.checkpoint(&mut history);
     assert!(!arena.host.parent().unwrap().join("ran").exists());
     assert_eq!(std::fs::read_to_string(root.join("a")).unwrap(), "1");
+}
+
+#[test]
+fn a_secret_that_the_include_file_names_comes_in_only_if_it_is_let_in() {
+    let arena = Arena::new();
+    for name in ["a.env", "b.env", "sub/key.pem"] {
+        write(&arena.project, name, "KEY=x\n-----BEGIN PRIVATE KEY-----\n");
+    }
+    write(&arena.project, "sub/ca.pem", "-----BEGIN CERTIFICATE-----\n");
+    write(&arena.project, "ignored", "no secret");
+    assert_eq!(history::included_secrets(&arena.project, 10).unwrap().total, 0);
+    write(&arena.project, ".gitignore", "ignored\n");
+    write(&arena.project, ".vcodinginclude", "*.env\n*.pem\nignored\n");
+    let found = history::included_secrets(&arena.project, 2).unwrap();
+    assert_eq!((found.total, found.list.len()), (3, 2));
+    let mut history = History::create(&arena.host, SETTINGS).unwrap();
+    let let_in = |path: &[u8]| path == b"a.env";
+    let imported = history.import(&arena.project, &arena.tree, None, &meta("up"), &let_in, &mut |_| {}).unwrap();
+    let there = |name: &str| arena.tree.join(name).exists();
+    assert!(there("a.env") && there("ignored") && there("sub/ca.pem") && !there("b.env") && !there("sub/key.pem"));
+    let why = imported.left_out.lines().join("\n");
+    assert!(why.contains("b.env: ") && why.contains("nobody agreed to that"), "{why}");
 }

@@ -92,7 +92,11 @@ fn a_dockerfile_that_came_home_with_the_work_is_not_built_unasked() {
     crate::world::git(&project, &["merge", "-q", "vcoding/shop"]);
     let ran = world.ctl(&project, &["up", "--rebuild"]);
     assert_eq!(ran.status, 4, "{}", ran.err);
-    assert!(ran.err.contains("Dockerfile came home") && ran.err.contains("vcodingctl consent"), "{}", ran.err);
+    assert!(
+        ran.err.contains("nobody has agreed to Dockerfile") && ran.err.contains("vcodingctl consent"),
+        "{}",
+        ran.err
+    );
     // Nor by a workspace that knows nothing of the one before.
     world.ok(&project, &["destroy", "--force", "--purge"]);
     assert_eq!(world.ctl(&project, &["up"]).status, 4);
@@ -105,6 +109,50 @@ fn a_dockerfile_that_came_home_with_the_work_is_not_built_unasked() {
     world.ok(&project, &["exec", "--", "sh", "-c", "echo 2 > a"]);
     world.ok(&project, &["apply"]);
     world.ok(&project, &["up", "--rebuild"]);
+}
+
+#[test]
+fn whatever_way_it_came_home_and_whatever_git_made_of_it_it_is_not_built_unasked() {
+    let Some(world) = World::with_engine("consent to what came home") else { return };
+    let dockerfile = "FROM debian:bookworm-slim\n";
+    let project = world.repository("shop", &[("Dockerfile", dockerfile), ("a", "1\n")]);
+    world.ok(&project, &["up"]);
+    // The user's own edits ask nothing as long as nothing came home.
+    std::fs::write(project.join("Dockerfile"), "FROM debian:bookworm-slim\nENV MINE=1\n").unwrap();
+    world.ok(&project, &["up", "--rebuild"]);
+    std::fs::write(project.join("Dockerfile"), dockerfile).unwrap();
+    world.ok(&project, &["exec", "--", "sh", "-c", "echo 'ENV EVIL=1' >> Dockerfile; echo secrets > .dockerignore"]);
+    let patch = world.ok(&project, &["diff"]).out;
+    world.ok(&project, &["up", "--rebuild"]);
+    std::fs::write(project.join("../work.patch"), patch).unwrap();
+    crate::world::git(&project, &["apply", "../work.patch"]);
+    // As a checkout with other line ends has it: no content that ever was in the guest.
+    std::fs::write(project.join("Dockerfile"), "FROM debian:bookworm-slim\r\nENV EVIL=1\r\n").unwrap();
+    let ran = world.ctl(&project, &["up", "--rebuild"]);
+    assert!(ran.status == 4 && ran.err.contains(".dockerignore and Dockerfile as it is now"), "{}", ran.err);
+    // So does a file that was collected.
+    crate::world::git(&project, &["checkout", "-q", "."]);
+    std::fs::remove_file(project.join(".dockerignore")).unwrap();
+    world.ok(&project, &["up", "--rebuild"]);
+    world.ok(&project, &["collect", "--force", "Dockerfile"]);
+    assert_eq!(world.ctl(&project, &["up", "--rebuild"]).status, 4);
+    world.ok(&project, &["consent", "--agree"]);
+    world.ok(&project, &["up", "--rebuild"]);
+}
+
+#[test]
+fn a_repository_lets_no_secret_in_by_itself() {
+    let Some(world) = World::with_engine("included secrets") else { return };
+    let files = [("Dockerfile", "FROM debian:bookworm-slim\n"), (".vcodinginclude", ".env\n*.pem\n")];
+    let project = world.repository("shop", &files);
+    std::fs::write(project.join(".env"), "KEY=x\n").unwrap();
+    let ran = world.ctl(&project, &["up"]);
+    assert!(ran.status == 4 && ran.err.contains("looks like a secret: .env"), "{}", ran.err);
+    let asked = world.ctl(&project, &["consent"]);
+    assert!(asked.status == 4 && asked.out.contains(".env"), "{}{}", asked.out, asked.err);
+    world.ok(&project, &["consent", "--agree"]);
+    world.ok(&project, &["up"]);
+    assert_eq!(world.ok(&project, &["exec", "--", "cat", ".env"]).out, "KEY=x\n");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::text::{one_line, width};
 
+/// Files that are named on a terminal.
+const SECRETS: usize = 20;
+
 pub fn run(answer: Answer, session: &Session, printer: &Printer) -> Outcome {
     let asked = show(session)?;
     let waits = !asked.agreed;
@@ -39,7 +42,7 @@ pub fn run(answer: Answer, session: &Session, printer: &Printer) -> Outcome {
         }
         None => {
             list(&asked, printer);
-            if asked.wishes.is_empty() {
+            if asked.wishes.is_empty() && asked.secrets.is_empty() {
                 printer.line("there is nothing that waits for your consent");
             } else {
                 printer.line("you have agreed to this");
@@ -81,6 +84,10 @@ fn set(asked: &Consent, agree: bool, session: &Session, printer: &Printer) -> Ou
         return Ok(0);
     }
     let mut what: Vec<String> = asked.wishes.iter().map(|wish| one_line(&wish.key)).collect();
+    what.extend(asked.secrets.iter().take(SECRETS).map(|secret| one_line(&secret.path.to_text())));
+    if asked.secrets.len() > SECRETS {
+        what.push(format!("{} more", asked.secrets.len() - SECRETS));
+    }
     if agree {
         what.splice(0..0, asked.files.iter().map(|file| one_line(file)));
     }
@@ -96,9 +103,19 @@ fn set(asked: &Consent, agree: bool, session: &Session, printer: &Printer) -> Ou
 
 fn list(asked: &Consent, printer: &Printer) {
     if !asked.files.is_empty() {
-        printer.line("came home with an agent's work, and decides how a guest is made; read it first:");
+        printer.line("decides how a guest is made, and is not what you agreed to before an agent's work came home; read it first:");
         for file in &asked.files {
             printer.line(&format!("  {}", printer.data(Style::Bold, &one_line(file))));
+        }
+    }
+    if !asked.secrets.is_empty() {
+        printer.line("looks like a secret, and would be copied into the guest, since .vcodinginclude names it:");
+        for secret in asked.secrets.iter().take(SECRETS) {
+            let path = printer.data(Style::Bold, &one_line(&secret.path.to_text()));
+            printer.line(&format!("  {path}  {}", one_line(&secret.why)));
+        }
+        if asked.secrets.len() > SECRETS {
+            printer.line(&format!("  and {} more; --json names all", asked.secrets.len() - SECRETS));
         }
     }
     if asked.wishes.is_empty() {

@@ -258,7 +258,9 @@ fn consent_shows_what_is_asked_for_and_says_what_it_was_given_to() {
             .iter()
             .map(|(key, value, default)| json!({"key": key, "value": value, "default": default}))
             .collect();
-        json!({"hash": "c0ffee", "files": files, "wishes": wishes, "agreed": agreed})
+        let secrets = json!([{"path": "deploy/.env", "why": "a file of environment variables"}]);
+        let secrets = if agreed { json!([]) } else { secrets };
+        json!({"hash": "c0ffee", "files": files, "wishes": wishes, "secrets": secrets, "agreed": agreed})
     };
     let wishes = [("[limits] memory", "64g", "4g"), ("[run] env", "A=\"b\"", "none")];
     let fake = |asked: &serde_json::Value| {

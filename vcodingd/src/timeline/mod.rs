@@ -199,22 +199,6 @@ impl Timeline {
         .await
     }
 
-    /// The contents, as they are now, of the files that changed since the project was copied in
-    /// and that `wanted` picks by their path.
-    pub async fn changed(&self, wanted: impl Fn(&str) -> bool + Send + 'static) -> Result<Vec<Vec<u8>>, Error> {
-        self.with(move |history, _| {
-            let (Some(base), Some(newest)) = (history.base()?, history.head()?) else { return Ok(Vec::new()) };
-            let mut contents = Vec::new();
-            for file in history.diff(base, newest, &[])?.files {
-                if std::str::from_utf8(&file.path).is_ok_and(&wanted) {
-                    contents.extend(history.content(newest, &file.path)?);
-                }
-            }
-            Ok(contents)
-        })
-        .await
-    }
-
     /// The first of `paths` that is neither in the checkpoint `id` nor in the newest.
     pub async fn missing(&self, id: Id, paths: Vec<Bytes>) -> Result<Option<Bytes>, Error> {
         self.with(move |history, _| {

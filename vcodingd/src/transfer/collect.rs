@@ -47,15 +47,23 @@ pub enum Error {
     To { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Files(#[from] fs::Error),
+    /// Nothing was written.
+    #[error("what comes home could not be watched")]
+    Unwatched(#[source] std::io::Error),
     #[error("nobody waits for the files any more")]
     Abandoned,
 }
 
-/// Copies what matches out of `tree`; asks `abandoned` now and then. Blocking.
+/// Copies what matches out of `tree`; asks `abandoned` now and then, and tells `before` which paths are about to be written. Blocking.
 ///
 /// # Errors
 /// [`Error`]; what was collected before stays.
-pub fn collect(tree: &Path, request: &Request, abandoned: &dyn Fn() -> bool) -> Result<CollectResult, Error> {
+pub fn collect(
+    tree: &Path,
+    request: &Request,
+    abandoned: &dyn Fn() -> bool,
+    before: &dyn Fn(&[PathBuf]) -> std::io::Result<()>,
+) -> Result<CollectResult, Error> {
     let unusable = |source| Error::To { path: request.to.clone(), source };
     let from = Root::open(tree)?;
     let mut walk = Walk { request, abandoned, matches: Vec::new(), held: 0, skipped: Skipped::default(), names: 0 };
@@ -65,6 +73,7 @@ pub fn collect(tree: &Path, request: &Request, abandoned: &dyn Fn() -> bool) -> 
         return Err(Error::NoMatch { patterns });
     }
     walk.matches.sort_unstable();
+    before(&walk.matches).map_err(Error::Unwatched)?;
     std::fs::create_dir_all(&request.to).map_err(unusable)?;
     let to = Root::open(&request.to)?;
     let mut result = CollectResult::default();
@@ -283,7 +292,7 @@ mod tests {
 
         fn collect(&self, patterns: &[&str], force: bool) -> Result<CollectResult, Error> {
             let patterns = patterns.iter().map(|p| p.as_bytes().to_vec()).collect();
-            collect(&self.tree(), &Request { patterns, to: self.to(), force }, &|| false)
+            collect(&self.tree(), &Request { patterns, to: self.to(), force }, &|| false, &|_| Ok(()))
         }
 
         fn names(&self, patterns: &[&str]) -> Vec<String> {
@@ -356,6 +365,7 @@ mod tests {
             &world.tree(),
             &Request { patterns: vec![b"*".to_vec()], to: other.clone(), force: false },
             &|| asked.replace(asked.get() + 1) > 2,
+            &|_| Ok(()),
         );
         assert!(abandoned.is_err() && asked.get() > 2, "{abandoned:?}");
         assert_eq!(std::fs::read_dir(other).unwrap().count(), 0);

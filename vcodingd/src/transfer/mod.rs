@@ -25,13 +25,16 @@ pub struct CopiedIn {
 }
 
 /// Copies the project into the work tree and records it as `base`. Does nothing if that was done;
-/// begins anew if it was cut off.
+/// begins anew if it was cut off. `let_in` says which files may come although they look like secrets.
 ///
 /// # Errors
 /// What the history says of the project's files.
-pub async fn copy_in(timeline: &Timeline) -> Result<CopiedIn, Error> {
+pub async fn copy_in(
+    timeline: &Timeline,
+    let_in: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+) -> Result<CopiedIn, Error> {
     timeline
-        .with(|history, paths| {
+        .with(move |history, paths| {
             if history.base()?.is_some() {
                 return Ok(CopiedIn::default());
             }
@@ -41,7 +44,7 @@ pub async fn copy_in(timeline: &Timeline) -> Result<CopiedIn, Error> {
                 run: None,
                 time_ms: protocol::Timestamp::now().unix_ms(),
             };
-            let done = history.import(&paths.project, &paths.tree, paths.owner, &meta, &mut |_| {})?;
+            let done = history.import(&paths.project, &paths.tree, paths.owner, &meta, &let_in, &mut |_| {})?;
             let total = done.left_out.total;
             let named = done.left_out.list.into_iter().take(NAMED);
             Ok(CopiedIn {

@@ -493,6 +493,7 @@ impl Actor {
         let resolve = async |name: String| self.timeline.resolve(name).await.map_err(|e| failure::of_timeline(&e));
         let from = resolve(from.unwrap_or_else(|| "base".into())).await?;
         let to = resolve(to).await?;
+        self.propose(from, to).await?;
         let found = self.timeline.diff(from, to, paths).await.map_err(|e| failure::of_timeline(&e))?;
         Ok(DiffResult { notes, ..found })
     }

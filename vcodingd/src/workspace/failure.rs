@@ -141,10 +141,11 @@ pub fn of_collect(error: &transfer::CollectError) -> Error {
     use transfer::CollectError as E;
     let (kind, hint) = match error {
         E::NoMatch { .. } => (Kind::PathNotFound, "vcodingctl exec -- ls"),
-        E::To { .. } | E::Files(_) if is_full(error) => (Kind::NoSpace, "df -h"),
+        E::To { .. } | E::Files(_) | E::Unwatched(_) if is_full(error) => (Kind::NoSpace, "df -h"),
         E::Files(inner) if inner.is_missing() => {
             (Kind::WorkspaceNotRunning, "vcodingctl up brings it back as it was at @")
         }
+        E::Unwatched(_) => (Kind::Internal, "df -h; vcodingctl daemon status"),
         E::To { .. } | E::Files(_) => (Kind::Internal, "ls -ld that path; df -h"),
         E::TooMany => (Kind::InvalidParameters, "vcodingctl exec -- tar c DIR > DIR.tar"),
         E::Abandoned => (Kind::Interrupted, "vcodingctl collect again"),

@@ -1,5 +1,6 @@
 //! The way to a workspace's owner: what it can be told, and what can be seen without asking it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use protocol::{Bytes, Error, Kind, RunId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::active::Prepared;
+use super::consent::{self, Proposed, Recipe};
 use super::doings::{Doing, Doings};
 use super::memory::MemoryKills;
 use super::steps::Told;
@@ -268,13 +270,15 @@ impl Handle {
     ///
     /// # Errors
     /// What does not match, cannot be read or cannot be written.
-    pub async fn collect(&self, request: CollectRequest) -> Result<CollectResult, Error> {
-        let tree = self.timeline.paths().tree.clone();
+    pub async fn collect(&self, state_dir: PathBuf, request: CollectRequest) -> Result<CollectResult, Error> {
+        let paths = self.timeline.paths().clone();
         let wanted = tokio_util::sync::CancellationToken::new();
         // A caller that goes away drops this, and with it ends the copying.
         let _waiting = wanted.clone().drop_guard();
         super::steps::blocking(move || {
-            transfer::collect(&tree, &request, &|| wanted.is_cancelled()).map_err(|e| failure::of_collect(&e))
+            let watch = |files: &[PathBuf]| watch(&state_dir, &paths.project, &request.to, files);
+            transfer::collect(&paths.tree, &request, &|| wanted.is_cancelled(), &watch)
+                .map_err(|e| failure::of_collect(&e))
         })
         .await
     }
@@ -324,6 +328,19 @@ impl UpDone {
             notes: self.told.notes,
         }
     }
+}
+
+/// Of what is about to be written below `to`, what decides how a guest is made asks from now on: there, if that is in the project,
+/// and where it would lie at the project's top.
+fn watch(state_dir: &Path, project: &Path, to: &Path, files: &[PathBuf]) -> std::io::Result<()> {
+    let recipe = Recipe::of(project);
+    // It may not be there yet.
+    let real = |above: &Path| Some(above.canonicalize().ok()?.join(to.strip_prefix(above).ok()?));
+    let to = to.ancestors().find_map(real).unwrap_or_else(|| to.to_owned());
+    let inside = to.strip_prefix(project).ok();
+    let there = inside.into_iter().flat_map(|below| files.iter().map(move |file| below.join(file)));
+    let proposed = Proposed::files(files.iter().cloned().chain(there), &recipe);
+    consent::propose(state_dir, project, &recipe, &proposed)
 }
 
 fn gone(name: &str) -> Error {

@@ -10,10 +10,10 @@ use protocol::workspace::StepState;
 use protocol::{Error, Kind};
 
 use super::actor::Actor;
-use super::failure;
 use super::machine::{Operation, Step};
 use super::record::{self, ImageRecord, Rest};
 use super::{Say, helper, trash, up};
+use super::{consent, failure};
 use crate::image;
 use crate::provider::GuestState;
 use crate::timeline::{Activity, Cause};
@@ -184,7 +184,9 @@ impl Actor {
         if made {
             told.notes.push(format!("{} had no git repository; it has one now", self.record.project.display()));
         }
-        let copied = transfer::copy_in(&self.timeline).await.map_err(|e| failure::of_timeline(&e))?;
+        let (state_dir, project) = (self.shared.state_dir.clone(), self.record.project.clone());
+        let let_in = blocking(move || consent::let_in(&state_dir, &project)).await?;
+        let copied = transfer::copy_in(&self.timeline, let_in).await.map_err(|e| failure::of_timeline(&e))?;
         self.look_at_history().await?;
         let text =
             (copied.files > 0).then(|| format!("{} file{}", copied.files, if copied.files == 1 { "" } else { "s" }));

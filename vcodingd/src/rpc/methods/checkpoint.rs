@@ -39,7 +39,8 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         }
         let patterns = params.patterns.into_iter().map(|pattern| pattern.0).collect();
         let request = CollectRequest { patterns, to: params.to, force: params.force };
-        context.registry.find(&params.workspace)?.collect(request).await
+        let state_dir = context.registry.shared().state_dir.clone();
+        context.registry.find(&params.workspace)?.collect(state_dir, request).await
     });
     register::<Apply, _, _>(module, async |context, _, params| {
         context.registry.find(&params.workspace)?.apply(params.branch, params.while_running).await
