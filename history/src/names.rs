@@ -39,7 +39,7 @@ pub fn is_git_directory(name: &[u8]) -> bool {
 }
 
 /// `name` without the code points that HFS leaves out when it compares names.
-fn without_hfs_ignored(name: &[u8]) -> Vec<u8> {
+pub(crate) fn without_hfs_ignored(name: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some((&first, after)) = rest.split_first() {

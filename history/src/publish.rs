@@ -12,6 +12,7 @@ mod branch;
 mod faithful;
 mod home;
 mod objects;
+mod refused;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -53,6 +54,8 @@ pub struct Published {
     pub flagged: Vec<(Vec<u8>, String)>,
     /// Paths that the guest changed and that were kept as the project has them, since they were kept out of the copy.
     pub kept: Vec<Vec<u8>>,
+    /// Paths that are not in the branch, since git would refuse to check them out, each with why.
+    pub refused: Vec<(Vec<u8>, &'static str)>,
     /// The project's HEAD has no commit now.
     pub unborn: bool,
     /// Changed files that are not committed in the project's work tree, so that git refuses to merge over them; some of them.
@@ -105,6 +108,7 @@ impl History {
             uncommitted: None,
             flagged,
             kept,
+            refused: home.refused(),
             unborn: repository.head().is_err(),
             in_the_way: in_the_way(&repository, &home, start.tree, work_tree)?,
         };

@@ -1,10 +1,13 @@
 //! A history's tree as the user's repository shall have it.
 
+use std::collections::BTreeMap;
+
+use super::refused;
 use crate::graft::{Made, Wanted, graft, is_plain, make};
 use crate::object::Kind;
 use crate::store::{Store, find};
-use crate::tree::{self, Entry, Strict};
-use crate::{Error, Id, Result};
+use crate::tree::{self, Entry, Mode, Strict};
+use crate::{Error, Id, Result, names};
 
 pub(super) struct Home<'a> {
     store: &'a Store,
@@ -13,6 +16,7 @@ pub(super) struct Home<'a> {
     /// The tree of the commit that the branch grows from.
     start: Id,
     made: &'a mut Made,
+    refused: BTreeMap<Vec<u8>, &'static str>,
 }
 
 impl<'a> Home<'a> {
@@ -23,13 +27,13 @@ impl<'a> Home<'a> {
         start: Id,
         made: &'a mut Made,
     ) -> Self {
-        Self { store, repository, kept_out, start, made }
+        Self { store, repository, kept_out, start, made, refused: BTreeMap::new() }
     }
 
     /// A tree of the history without empty directories and with the project's own entries where something was kept out; and the
     /// paths at which that changed what the history has.
     pub(super) fn bring(&mut self, tree: Id) -> Result<(Id, Vec<Vec<u8>>)> {
-        let stripped = self.strip(tree)?.unwrap_or(Id::EMPTY_TREE);
+        let stripped = self.strip(tree, b"")?.unwrap_or(Id::EMPTY_TREE);
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut kept = Vec::new();
         for path in self.kept_out.iter().filter(|path| is_plain(path)) {
@@ -43,6 +47,12 @@ impl<'a> Home<'a> {
                 kept.push(path.clone());
             }
             wanted.push((path.clone(), theirs));
+        }
+        // What the project has under such a name it keeps.
+        for path in self.refused.keys() {
+            if let Some(theirs) = find(|id| read_project(self.repository, id), self.start, path)? {
+                wanted.push((path.clone(), Some((theirs.mode, theirs.id))));
+            }
         }
         if wanted.is_empty() {
             return Ok((stripped, kept));
@@ -69,13 +79,31 @@ impl<'a> Home<'a> {
         Ok(blob.content().to_vec())
     }
 
-    /// The tree without directories in which nothing lies; `None` if that is all of it. As deep as a scan goes, which is bounded.
-    fn strip(&mut self, id: Id) -> Result<Option<Id>> {
+    /// What was left out of all that was brought, since git would not check it out, with why.
+    pub(super) fn refused(&self) -> Vec<(Vec<u8>, &'static str)> {
+        self.refused.iter().map(|(path, why)| (path.clone(), *why)).collect()
+    }
+
+    fn refuses(&self, entry: &Entry) -> Result<Option<&'static str>> {
+        if let Some(why) = refused::name(&entry.name, entry.mode) {
+            return Ok(Some(why));
+        }
+        if entry.mode != Mode::Symlink {
+            return Ok(None);
+        }
+        Ok(refused::link(&self.store.read(Kind::Blob, entry.id)?))
+    }
+
+    /// The tree without what git refuses and directories in which nothing lies; `None` if that is all of it. As deep as a scan goes, which is bounded.
+    fn strip(&mut self, id: Id, path: &[u8]) -> Result<Option<Id>> {
         let before = self.store.read_tree(id)?;
         let mut after = Vec::with_capacity(before.len());
         for entry in &before {
-            if entry.mode.is_directory() {
-                after.extend(self.strip(entry.id)?.map(|id| Entry { id, ..entry.clone() }));
+            let path = names::join(path, &entry.name);
+            if let Some(why) = self.refuses(entry)? {
+                self.refused.insert(path, why);
+            } else if entry.mode.is_directory() {
+                after.extend(self.strip(entry.id, &path)?.map(|id| Entry { id, ..entry.clone() }));
             } else {
                 after.push(entry.clone());
             }

@@ -299,3 +299,29 @@ fn what_is_no_repository_or_lost_its_commit_is_said() {
     run(plain_git(&arena.project).args(["init", "-q", "--object-format=sha256"]));
     assert!(matches!(publish(&arena, &mut history), Err(Error::Unsupported { .. })));
 }
+
+#[test]
+fn what_git_would_not_check_out_is_left_out_and_named_and_the_branch_can_be_merged() {
+    let (arena, mut history) = Arena::with(|root| {
+        committed(root);
+        link(root, "theirs", ".git/config");
+        git(root, &["add", "."]);
+        git(root, &["commit", "-qm", "a link of the user's own"]);
+    });
+    write(&arena.tree, "a", "2\n");
+    write(&arena.tree, ".git\\config", "evil");
+    write(&arena.tree, "sub/x\\.GIT\\hooks", "evil");
+    link(&arena.tree, "hooks", ".git/hooks");
+    link(&arena.tree, "sub/up", "../.GIT");
+    link(&arena.tree, ".gitmodules", "a");
+    link(&arena.tree, "fine", "dir/b");
+    arena.checkpoint(&mut history);
+    let published = publish(&arena, &mut history).unwrap();
+    let refused: Vec<_> =
+        published.refused.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
+    assert_eq!(refused, [".git\\config", ".gitmodules", "hooks", "sub/up", "sub/x\\.GIT\\hooks", "theirs"]);
+    let changes = show(&arena, &["diff", "--name-status", "--no-renames", "main", "vcoding/w"]);
+    assert_eq!(changes, "M\ta\nA\tfine", "what the user has is as it was");
+    show(&arena, &["fsck", "--full", "--strict"]);
+    show(&arena, &["-c", "core.protectNTFS=true", "-c", "core.protectHFS=true", "merge", "-q", "vcoding/w"]);
+}

@@ -76,6 +76,13 @@ pub async fn apply(timeline: &Timeline, workspace: String, branch: String) -> Re
                 done.kept.iter().take(NAMED).map(|path| {
                     format!("{} was kept out of the guest and stays as it is", String::from_utf8_lossy(path))
                 });
+            let refused = done
+                .refused
+                .iter()
+                .take(NAMED)
+                .map(|(path, why)| format!("{} is left out of the branch: {why}", String::from_utf8_lossy(path)));
+            let more = done.refused.len().saturating_sub(NAMED);
+            let more = (more > 0).then(|| format!("and {more} more are left out of the branch"));
             Ok(ApplyResult {
                 branch: done.branch,
                 commit: done.commit.map(|id| id.to_string()),
@@ -85,7 +92,7 @@ pub async fn apply(timeline: &Timeline, workspace: String, branch: String) -> Re
                 changed: count("MRT"),
                 deleted: count("D"),
                 flagged: done.flagged.into_iter().map(|(path, why)| Flagged { path: path.into(), why }).collect(),
-                notes: kept.collect(),
+                notes: kept.chain(refused).chain(more).collect(),
                 unborn: done.unborn,
                 in_the_way: done.in_the_way.into_iter().map(Into::into).collect(),
             })
