@@ -47,7 +47,11 @@ pub enum Error {
     BadBranch { name: String },
     /// The branch is not where the last publishing left it.
     #[error("the branch {branch} exists already and is not where an apply of this workspace left it")]
-    BranchExists { branch: String },
+    BranchExists {
+        branch: String,
+        /// A name that is free.
+        free: String,
+    },
     #[error("the branch {branch} is checked out")]
     BranchCheckedOut { branch: String },
     #[error("cannot {doing} {}", path.display())]

@@ -86,10 +86,11 @@ impl Target {
         }
         let (now, taken_in) = match repository.find_reference(&name) {
             Ok(reference) => {
-                let exists = || Error::BranchExists { branch: branch.to_owned() };
+                let exists = || Error::BranchExists { branch: branch.to_owned(), free: free(repository, branch) };
                 let now = reference.target().map(Id::of).ok_or_else(exists)?;
                 let (ours, in_head) = (places.of(branch).contains(&now), is_in_head(repository, now));
-                if !(ours || in_head && is_published(repository, now)) {
+                let lost = || !in_head && !is_content_in_head(repository, now);
+                if !ours && (!is_published(repository, now) || lost()) {
                     return Err(exists());
                 }
                 (Some(now), ours && in_head)
@@ -116,7 +117,9 @@ impl Target {
             None => repository.reference(&name, new.oid(), false, log),
         };
         moved.map_err(|source| match source.code() {
-            git2::ErrorCode::Modified | git2::ErrorCode::Exists => Error::BranchExists { branch: self.branch.clone() },
+            git2::ErrorCode::Modified | git2::ErrorCode::Exists => {
+                Error::BranchExists { branch: self.branch.clone(), free: free(repository, &self.branch) }
+            }
             _ => Error::Git { doing: "move the branch", source },
         })?;
         self.give_away(repository)
@@ -150,6 +153,35 @@ fn is_published(repository: &git2::Repository, id: Id) -> bool {
 fn is_in_head(repository: &git2::Repository, id: Id) -> bool {
     let head = repository.head().ok().and_then(|head| head.target());
     head.is_some_and(|head| head == id.oid() || repository.graph_descendant_of(head, id.oid()).unwrap_or(false))
+}
+
+/// Whether HEAD has all that was changed there, although by other commits: a squash, a rebase, a cherry-pick.
+fn is_content_in_head(repository: &git2::Repository, id: Id) -> bool {
+    let compared = || -> std::result::Result<bool, git2::Error> {
+        let head = repository.head()?.peel_to_commit()?;
+        let before = repository.find_commit(repository.merge_base(head.id(), id.oid())?)?.tree()?;
+        let (branch, head) = (repository.find_commit(id.oid())?.tree()?, head.tree()?);
+        let mut options = git2::DiffOptions::new();
+        options.include_typechange(true).skip_binary_check(true);
+        let changes = repository.diff_tree_to_tree(Some(&before), Some(&branch), Some(&mut options))?;
+        Ok(changes.deltas().all(|delta| {
+            let path = delta.new_file().path().or_else(|| delta.old_file().path());
+            let at = |tree: &git2::Tree<'_>| {
+                let entry = path.and_then(|path| tree.get_path(path).ok());
+                entry.map(|entry| (entry.id(), entry.filemode()))
+            };
+            at(&branch) == at(&head)
+        }))
+    };
+    // What cannot be compared may be lost.
+    compared().unwrap_or(false)
+}
+
+/// A name like this one that no branch has.
+fn free(repository: &git2::Repository, branch: &str) -> String {
+    let taken = |name: &String| repository.find_reference(&full(name)).is_ok();
+    let mut names = (2..1000).map(|number| format!("{branch}-{number}"));
+    names.find(|name| !taken(name)).unwrap_or_else(|| "ANOTHER-NAME".to_owned())
 }
 
 fn full(branch: &str) -> String {

@@ -84,8 +84,47 @@ fn a_branch_of_an_earlier_workspace_is_taken_over_only_if_nothing_is_lost() {
     git(&arena.project, &["checkout", "-q", "-b", "vcoding/v"]);
     git(&arena.project, &["commit", "-q", "--allow-empty", "-m", earlier]);
     git(&arena.project, &["checkout", "-q", "main"]);
+    write(&arena.project, "nowhere-else", "x");
+    git(&arena.project, &["checkout", "-q", "vcoding/v"]);
+    git(&arena.project, &["add", "nowhere-else"]);
+    git(&arena.project, &["commit", "-qm", earlier]);
+    git(&arena.project, &["checkout", "-q", "main"]);
+    git(&arena.project, &["branch", "vcoding/v-2"]);
     let request = Publish { branch: "vcoding/v", message: "the work", time_ms: 1_700_000_100_000 };
-    assert!(matches!(history.publish(&arena.project, &request), Err(Error::BranchExists { .. })));
+    let refused = history.publish(&arena.project, &request);
+    assert!(matches!(refused, Err(Error::BranchExists { free, .. }) if free == "vcoding/v-3"));
+}
+
+#[test]
+fn a_branch_whose_content_was_squashed_into_head_is_taken_over() {
+    let (arena, mut history) = Arena::with(committed);
+    write(&arena.tree, "a", "first\n");
+    write(&arena.tree, "new", "n\n");
+    std::fs::remove_file(arena.tree.join("dir/b")).unwrap();
+    arena.checkpoint(&mut history);
+    publish(&arena, &mut history).unwrap();
+    git(&arena.project, &["merge", "-q", "--squash", "vcoding/w"]);
+    git(&arena.project, &["commit", "-qm", "squashed"]);
+    // The next workspace of the project knows nothing of the one before.
+    let next = |arena: &Arena| {
+        let host = tempfile::tempdir().unwrap();
+        let tree = host.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        let mut history = History::create(&host.path().join("host"), crate::arena::SETTINGS).unwrap();
+        let meta = crate::arena::meta("up");
+        history.import(&arena.project, &tree, None, &meta, &|_| true, &mut |_| {}).unwrap();
+        write(&tree, "more", "m\n");
+        history.checkpoint(&tree, &meta, history::Activity::Still).unwrap();
+        publish(arena, &mut history).map(|_| ())
+    };
+    git(&arena.project, &["commit", "-q", "--allow-empty", "-m", "later"]);
+    next(&arena).unwrap();
+    assert_eq!(show(&arena, &["diff", "--name-status", "main", "vcoding/w"]), "A\tmore");
+    // Not while HEAD lacks a part of it.
+    write(&arena.project, "unrelated", "x");
+    git(&arena.project, &["add", "unrelated"]);
+    git(&arena.project, &["commit", "-qm", "unrelated"]);
+    assert!(matches!(next(&arena), Err(Error::BranchExists { .. })));
 }
 
 #[test]

@@ -117,9 +117,8 @@ fn of_history(error: &history::Error) -> Error {
             "vcodingctl diff > work.patch, then git apply work.patch; or file by file: vcodingctl collect PATH",
         ),
         E::BadBranch { .. } => (Kind::InvalidParameters, "vcodingctl apply --branch NAME"),
-        E::BranchExists { branch } => {
-            let hint =
-                format!("vcodingctl apply --branch ANOTHER-NAME; or, if you do not need it: git branch -D {branch}");
+        E::BranchExists { branch, free } => {
+            let hint = format!("vcodingctl apply --branch {free}; or, if you do not need it: git branch -D {branch}");
             return Error::new(Kind::BranchExists, chain(error)).hint(hint);
         }
         E::BranchCheckedOut { .. } => (Kind::BranchExists, "vcodingctl apply --branch ANOTHER-NAME"),
