@@ -1,4 +1,4 @@
-//! Names of files: which a tree may hold, which are ours, which the host might obey.
+//! Names of files: which a tree may hold, which are ours.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -101,35 +101,6 @@ pub(crate) fn show(path: &[u8]) -> String {
     crate::text::neutral(&String::from_utf8_lossy(path))
 }
 
-/// Why a changed path deserves a look before it is checked out on the host: programs there run it or obey it unasked.
-#[must_use]
-pub fn flag(path: &[u8]) -> Option<&'static str> {
-    let lower = path.to_ascii_lowercase();
-    let (directory, name) = split(&lower);
-    let below =
-        |top: &[u8]| directory == top || (directory.starts_with(top) && directory.get(top.len()) == Some(&b'/'));
-    match name {
-        b".gitattributes" => Some("tells git to run filters and merge drivers"),
-        b".gitmodules" => Some("tells git where to fetch from"),
-        b".envrc" => Some("is run by direnv on entering the directory"),
-        b".pre-commit-config.yaml" | b"lefthook.yml" => Some("is run by git hooks"),
-        b".gitlab-ci.yml" | b"jenkinsfile" | b"azure-pipelines.yml" => Some("is run by continuous integration"),
-        b"dockerfile" | b"vcoding.toml" => Some("decides how the sandbox is made"),
-        b".mcp.json" => Some("starts servers for agents"),
-        _ if below(b".github/workflows") || below(b".github/actions") || below(b".circleci") => {
-            Some("is run by continuous integration")
-        }
-        _ if below(b".githooks") || below(b".husky") || below(b"hooks") => Some("may be run as a git hook"),
-        _ if below(b".vscode") || below(b".idea") || below(b".devcontainer") => Some("is obeyed by editors"),
-        _ if below(b".claude") || below(b".cursor") => Some("is obeyed by agents"),
-        b"makefile" | b"gnumakefile" | b"justfile" | b"build.rs" | b"package.json" | b"setup.py" => {
-            Some("is run by builds")
-        }
-        b"conftest.py" => Some("is run by tests"),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,22 +148,5 @@ mod tests {
     fn what_is_set_aside_is_known_again() {
         assert!(is_aside(aside(OsStr::new("a"), 12).as_bytes()));
         assert!(!is_aside(b"a.vcoding-kept-") && !is_aside(b"a.vcoding-kept-1x") && !is_aside(b"12"));
-    }
-
-    #[test]
-    fn what_the_host_would_obey_is_flagged() {
-        for path in [
-            "sub/.gitattributes",
-            ".github/workflows/x.yml",
-            ".vscode/tasks.json",
-            "Makefile",
-            "web/package.json",
-            "conftest.py",
-        ] {
-            assert!(flag(path.as_bytes()).is_some(), "{path}");
-        }
-        for path in ["src/main.rs", "github/workflows", ".vscodex/a"] {
-            assert!(flag(path.as_bytes()).is_none(), "{path}");
-        }
     }
 }

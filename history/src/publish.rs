@@ -10,6 +10,7 @@
 
 mod branch;
 mod faithful;
+mod flagged;
 mod home;
 mod objects;
 mod refused;
@@ -19,15 +20,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::commit::Checkpoint;
-use crate::compare::{Change, compare};
+use crate::compare::compare;
 use crate::graft::Made;
 use crate::history::{APPLIED, BASE, History};
-use crate::import::leads_out;
 use crate::object::{self, Kind};
 use crate::origin::Origin;
 use crate::record::{self, Durability};
-use crate::tree::Mode;
-use crate::{Error, Id, Result, names, project, rules, text};
+use crate::{Error, Id, Notes, Obeyed, Result, project, text};
 
 /// What to publish as.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +35,8 @@ pub struct Publish<'a> {
     pub branch: &'a str,
     /// The message of the commit with the work. It may be a stranger's text.
     pub message: &'a str,
+    /// What programs on the host run or obey.
+    pub obeyed: &'a Obeyed,
     /// When, in milliseconds since 1970.
     pub time_ms: i64,
 }
@@ -51,7 +52,7 @@ pub struct Published {
     /// The commit between the two that holds what was uncommitted then, if anything was.
     pub uncommitted: Option<Id>,
     /// Changed files that programs on the host may run or obey, each with why.
-    pub flagged: Vec<(Vec<u8>, String)>,
+    pub flagged: Notes,
     /// Paths that the guest changed and that were kept as the project has them, since they were kept out of the copy.
     pub kept: Vec<Vec<u8>>,
     /// Paths that are not in the branch, since git would refuse to check them out, each with why.
@@ -61,9 +62,6 @@ pub struct Published {
     /// Changed files that are not committed in the project's work tree, so that git refuses to merge over them; some of them.
     pub in_the_way: Vec<Vec<u8>>,
 }
-
-/// No file that is a key is longer.
-const MAX_KEY: u64 = 1 << 20;
 
 /// Changed files whose state in the project's work tree is looked at, and how many of those are named.
 const LOOKED_AT: usize = 200;
@@ -100,7 +98,7 @@ impl History {
         let (base_tree, _) = home.bring(base.tree)?;
         let (work_tree, kept) = home.bring(work.tree)?;
         let changes = compare(|id| home.read(id), Some(base_tree), Some(work_tree))?;
-        let flagged = self.flagged(&changes)?;
+        let flagged = flagged::flagged(&home, work_tree, &changes, request.obeyed)?;
         let mut published = Published {
             branch: request.branch.to_owned(),
             commit: None,
@@ -162,42 +160,6 @@ impl History {
             .config()
             .and_then(|mut config| config.add_file(&path, git2::ConfigLevel::App, true))
             .map_err(|source| Error::Git { doing: "ask for what is written to be synced", source })
-    }
-
-    fn flagged(&self, changes: &[Change]) -> Result<Vec<(Vec<u8>, String)>> {
-        let mut flagged = Vec::new();
-        for change in changes {
-            let Some((mode, id)) = change.new.filter(|(mode, _)| !mode.is_directory()) else {
-                continue;
-            };
-            let why = names::flag(&change.path).map(str::to_owned);
-            let why = match mode {
-                Mode::Symlink => why.or(self.flag_link(&change.path, id)?),
-                _ => why.or(self.flag_secret(&change.path, id)?),
-            };
-            if let Some(why) = why {
-                flagged.push((change.path.clone(), why));
-            }
-        }
-        Ok(flagged)
-    }
-
-    /// What the copy would have kept out, and the guest made itself.
-    fn flag_secret(&self, path: &[u8], id: Id) -> Result<Option<String>> {
-        // What is longer than any key is judged by its name.
-        let read = self.store.knows(&id) && self.store.size(id)? <= MAX_KEY;
-        let content = if read { self.store.read(Kind::Blob, id)? } else { Vec::new() };
-        let head = &content[..content.len().min(rules::HEAD)];
-        Ok(rules::secret(path, head).map(|why| format!("looks like {why}, which does not belong into a repository")))
-    }
-
-    fn flag_link(&self, path: &[u8], id: Id) -> Result<Option<String>> {
-        if !self.store.knows(&id) {
-            return Ok(None);
-        }
-        let target = self.store.read(Kind::Blob, id)?;
-        let out = leads_out(names::split(path).0, OsStr::from_bytes(&target));
-        Ok(out.then(|| format!("is a link that leads out of the project, to {}", names::show(&target))))
     }
 }
 

@@ -32,8 +32,11 @@ pub struct ApplyResult {
     pub added: u64,
     pub changed: u64,
     pub deleted: u64,
-    /// Files among them that something on the host may run or obey, with the reason.
+    /// Files among them that something on the host may run or obey, with the reason; at most 1,000 are named.
     pub flagged: Vec<Flagged>,
+    /// How many there are.
+    #[serde(default)]
+    pub flagged_total: u64,
     #[serde(default)]
     pub notes: Vec<String>,
     /// The project's HEAD has no commit yet: the branch can only be begun with.
@@ -75,6 +78,9 @@ pub struct CollectResult {
     /// Files among them that something on this computer may run or obey, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flagged: Vec<Flagged>,
+    /// How many there are; at most 1,000 are named.
+    #[serde(default)]
+    pub flagged_total: u64,
     /// What is there and differs, and stayed as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_the_way: Vec<Bytes>,

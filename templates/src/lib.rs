@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod built_in;
+mod policy;
 mod render;
 mod report;
 mod template;
 
+pub use policy::{Obeyed, obeyed};
 pub use render::{Value, Variables};
 pub use report::report;
 pub use template::{Error, File, Project, Question, Template, given};

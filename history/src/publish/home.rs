@@ -17,6 +17,8 @@ pub(super) struct Home<'a> {
     start: Id,
     made: &'a mut Made,
     refused: BTreeMap<Vec<u8>, &'static str>,
+    /// Of the tree that was brought last.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl<'a> Home<'a> {
@@ -27,12 +29,13 @@ impl<'a> Home<'a> {
         start: Id,
         made: &'a mut Made,
     ) -> Self {
-        Self { store, repository, kept_out, start, made, refused: BTreeMap::new() }
+        Self { store, repository, kept_out, start, made, refused: BTreeMap::new(), links: BTreeMap::new() }
     }
 
     /// A tree of the history without empty directories and with the project's own entries where something was kept out; and the
     /// paths at which that changed what the history has.
     pub(super) fn bring(&mut self, tree: Id) -> Result<(Id, Vec<Vec<u8>>)> {
+        self.links.clear();
         let stripped = self.strip(tree, b"")?.unwrap_or(Id::EMPTY_TREE);
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut kept = Vec::new();
@@ -79,19 +82,35 @@ impl<'a> Home<'a> {
         Ok(blob.content().to_vec())
     }
 
+    /// The same, or nothing of what is longer, which is not read.
+    pub(super) fn content_up_to(&self, id: Id, most: usize) -> Result<Vec<u8>> {
+        let is_short = self.store.knows(&id) && self.store.size(id)? <= most as u64;
+        if is_short { self.content(id) } else { Ok(Vec::new()) }
+    }
+
     /// What was left out of all that was brought, since git would not check it out, with why.
     pub(super) fn refused(&self) -> Vec<(Vec<u8>, &'static str)> {
         self.refused.iter().map(|(path, why)| (path.clone(), *why)).collect()
     }
 
-    fn refuses(&self, entry: &Entry) -> Result<Option<&'static str>> {
+    /// The links of the tree that was brought last, with their targets.
+    pub(super) fn links(&self) -> &BTreeMap<Vec<u8>, Vec<u8>> {
+        &self.links
+    }
+
+    fn refuses(&mut self, entry: &Entry, path: &[u8]) -> Result<Option<&'static str>> {
         if let Some(why) = refused::name(&entry.name, entry.mode) {
             return Ok(Some(why));
         }
         if entry.mode != Mode::Symlink {
             return Ok(None);
         }
-        Ok(refused::link(&self.store.read(Kind::Blob, entry.id)?))
+        let target = self.store.read(Kind::Blob, entry.id)?;
+        let why = refused::link(&target);
+        if why.is_none() {
+            self.links.insert(path.to_vec(), target);
+        }
+        Ok(why)
     }
 
     /// The tree without what git refuses and directories in which nothing lies; `None` if that is all of it. As deep as a scan goes, which is bounded.
@@ -100,7 +119,7 @@ impl<'a> Home<'a> {
         let mut after = Vec::with_capacity(before.len());
         for entry in &before {
             let path = names::join(path, &entry.name);
-            if let Some(why) = self.refuses(entry)? {
+            if let Some(why) = self.refuses(entry, &path)? {
                 self.refused.insert(path, why);
             } else if entry.mode.is_directory() {
                 after.extend(self.strip(entry.id, &path)?.map(|id| Entry { id, ..entry.clone() }));

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use history::{Error, History, Publish};
+use history::{Error, History, Obeyed, Publish};
 
 use crate::arena::{Arena, executable, git, run, write};
 
 fn publish(arena: &Arena, history: &mut History) -> history::Result<history::Published> {
-    let request = Publish { branch: "vcoding/w", message: "the work", time_ms: 1_700_000_100_000 };
+    let request =
+        Publish { branch: "vcoding/w", message: "the work", obeyed: &Obeyed::default(), time_ms: 1_700_000_100_000 };
     history.publish(&arena.project, &request)
 }
 

@@ -1,8 +1,14 @@
 use std::path::Path;
 
-use history::{Error, History, Publish, Published};
+use history::{Error, History, Obeyed, Publish, Published};
 
 use crate::arena::{Arena, executable, git, link, plain_git, run, write};
+
+fn obeyed() -> Obeyed {
+    let rows =
+        [(".github/workflows/", "ci"), (".gitattributes", "git"), ("Makefile", "builds"), (".vscode/", "editors")];
+    Obeyed::new(rows.into_iter())
+}
 
 fn committed(root: &Path) {
     git(root, &["init", "-q", "-b", "main"]);
@@ -15,7 +21,7 @@ fn committed(root: &Path) {
 }
 
 fn publish(arena: &Arena, history: &mut History) -> history::Result<Published> {
-    let request = Publish { branch: "vcoding/w", message: "the work", time_ms: 1_700_000_100_000 };
+    let request = Publish { branch: "vcoding/w", message: "the work", obeyed: &obeyed(), time_ms: 1_700_000_100_000 };
     history.publish(&arena.project, &request)
 }
 
@@ -90,7 +96,7 @@ fn a_branch_of_an_earlier_workspace_is_taken_over_only_if_nothing_is_lost() {
     git(&arena.project, &["commit", "-qm", earlier]);
     git(&arena.project, &["checkout", "-q", "main"]);
     git(&arena.project, &["branch", "vcoding/v-2"]);
-    let request = Publish { branch: "vcoding/v", message: "the work", time_ms: 1_700_000_100_000 };
+    let request = Publish { branch: "vcoding/v", message: "the work", obeyed: &obeyed(), time_ms: 1_700_000_100_000 };
     let refused = history.publish(&arena.project, &request);
     assert!(matches!(refused, Err(Error::BranchExists { free, .. }) if free == "vcoding/v-3"));
 }
@@ -198,7 +204,7 @@ fn a_branch_moves_only_from_where_the_last_publishing_left_it() {
     git(&arena.project, &["worktree", "remove", worktree.to_str().unwrap()]);
     publish(&arena, &mut history).unwrap();
     for bad in ["-x", "a..b", "", "a b", "HEAD", "x.lock", "a//b"] {
-        let request = Publish { branch: bad, message: "m", time_ms: 0 };
+        let request = Publish { branch: bad, message: "m", obeyed: &obeyed(), time_ms: 0 };
         assert!(matches!(history.publish(&arena.project, &request), Err(Error::BadBranch { .. })), "{bad}");
     }
 }
@@ -273,10 +279,10 @@ fn hostile_messages_are_neutralised_and_what_the_host_obeys_is_flagged() {
     link(&arena.tree, "out", "../../etc/passwd");
     executable(&arena.tree, "a");
     arena.checkpoint(&mut history);
-    let request = Publish { branch: "b", message: "ok\x1b[2J\n\nbody \u{202e}evil\0", time_ms: 0 };
+    let request = Publish { branch: "b", message: "ok\x1b[2J\n\nbody \u{202e}evil\0", obeyed: &obeyed(), time_ms: 0 };
     let published = history.publish(&arena.project, &request).unwrap();
     let flagged: Vec<_> =
-        published.flagged.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
+        published.flagged.list.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned()).collect();
     assert_eq!(flagged, [".github/workflows/ci.yml", "Makefile", "out", "sub/.gitattributes"]);
     let text = show(&arena, &["log", "-1", "--format=%B", "b"]);
     assert!(!text.contains(['\x1b', '\u{202e}', '\0']) && text.starts_with("ok\u{fffd}[2J\n\nbody"), "{text:?}");
@@ -316,7 +322,7 @@ fn a_worktree_publishes_into_its_repository() {
     let commit = publish(&arena, &mut history).unwrap().commit.unwrap();
     assert_eq!(git(&main, &["rev-parse", "vcoding/w"]).trim(), commit.to_string());
     assert!(show(&arena, &["status", "--porcelain"]).is_empty());
-    let request = Publish { branch: "side", message: "m", time_ms: 0 };
+    let request = Publish { branch: "side", message: "m", obeyed: &obeyed(), time_ms: 0 };
     assert!(matches!(history.publish(&arena.project, &request), Err(Error::BranchCheckedOut { .. })));
 }
 
@@ -363,4 +369,39 @@ fn what_git_would_not_check_out_is_left_out_and_named_and_the_branch_can_be_merg
     assert_eq!(changes, "M\ta\nA\tfine", "what the user has is as it was");
     show(&arena, &["fsck", "--full", "--strict"]);
     show(&arena, &["-c", "core.protectNTFS=true", "-c", "core.protectHFS=true", "merge", "-q", "vcoding/w"]);
+}
+
+#[test]
+fn what_the_host_obeys_is_named_by_every_name_that_a_link_gives_it() {
+    let (arena, mut history) = Arena::with(|root| {
+        committed(root);
+        write(root, "ci/workflows/old.yml", "x");
+        link(root, ".github", "conf/hub");
+        write(root, "conf/x", "x");
+        link(root, "conf/hub", "../ci");
+        write(root, "build/rules", "all:");
+        link(root, "Makefile", "build/rules");
+        link(root, "circle", "circle");
+        git(root, &["add", "."]);
+        git(root, &["commit", "-qm", "links"]);
+    });
+    let flagged = |arena: &Arena, history: &mut History| {
+        arena.checkpoint(history);
+        let published = publish(arena, history).unwrap();
+        let names = published.flagged.list.iter().map(|(path, _)| String::from_utf8_lossy(path).into_owned());
+        names.collect::<Vec<_>>()
+    };
+    write(&arena.tree, "other", "x");
+    assert!(flagged(&arena, &mut history).is_empty());
+    write(&arena.tree, "ci/workflows/new.yml", "x");
+    write(&arena.tree, "build/rules", "all: evil");
+    assert_eq!(flagged(&arena, &mut history), [".github/workflows/new.yml", "Makefile"]);
+    // A link that is new: everything behind it, although nothing of that changed.
+    write(&arena.tree, "dir/tasks.json", "x");
+    link(&arena.tree, ".vscode", "dir");
+    link(&arena.tree, "rules", "Makefile");
+    let names = flagged(&arena, &mut history);
+    for name in [".vscode/b", ".vscode/tasks.json"] {
+        assert!(names.iter().any(|one| one == name), "{name}: {names:?}");
+    }
 }

@@ -29,23 +29,51 @@ pub fn run(branch: Option<String>, runs: BesideRuns, session: &Session, printer:
         printer.data(Style::Yellow, &short_checkpoint(commit)),
         changes(result.added, result.changed, result.deleted)
     ));
-    flagged(&result.flagged, "programs on this computer may run or obey these; read them before you merge:", printer);
+    flagged(
+        &result.flagged,
+        result.flagged_total,
+        "programs on this computer may run or obey these; read them before you merge:",
+        printer,
+    );
     printer.notes(&result.notes);
     next(&result, &branch, printer);
     Ok(0)
 }
 
-/// Files that something on this computer may run or obey.
-pub fn flagged(files: &[Flagged], why: &str, printer: &Printer) {
+/// Reasons that are shown.
+const REASONS: usize = 30;
+/// Files that are named for one reason.
+const NAMED: usize = 5;
+
+/// Files that something on this computer may run or obey, by reason, of `total` ones.
+pub fn flagged(files: &[Flagged], total: u64, why: &str, printer: &Printer) {
     if files.is_empty() {
         return;
     }
     printer.warn(why);
-    let widest = files.iter().map(|f| width(&one_line(&f.path.to_text()))).max().unwrap_or(0);
+    let mut reasons: Vec<(&str, Vec<&Flagged>)> = Vec::new();
     for file in files {
-        let path = one_line(&file.path.to_text());
-        let pad = " ".repeat(widest - width(&path));
-        printer.stress(&format!("  {path}{pad}  {}", one_line(&file.why)));
+        match reasons.iter_mut().find(|(why, _)| *why == file.why) {
+            Some((_, files)) => files.push(file),
+            None => reasons.push((&file.why, vec![file])),
+        }
+    }
+    let shown = || reasons.iter().flat_map(|(_, files)| files.iter().take(NAMED));
+    let widest = shown().map(|f| width(&one_line(&f.path.to_text()))).max().unwrap_or(0);
+    for (why, files) in reasons.iter().take(REASONS) {
+        for file in files.iter().take(NAMED) {
+            let path = one_line(&file.path.to_text());
+            let pad = " ".repeat(widest - width(&path));
+            printer.stress(&format!("  {path}{pad}  {}", one_line(why)));
+        }
+        if files.len() > NAMED {
+            printer.stress(&format!("  and {} more, each {}", files.len() - NAMED, one_line(why)));
+        }
+    }
+    let named: usize = reasons.iter().take(REASONS).map(|(_, files)| files.len()).sum();
+    let more = total.max(files.len() as u64) - named as u64;
+    if more > 0 {
+        printer.stress(&format!("  and {more} more; --json names up to 1,000"));
     }
 }
 

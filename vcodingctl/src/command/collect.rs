@@ -65,6 +65,7 @@ fn show(result: &CollectResult, to: &Path, printer: &Printer) {
     printer.line(&format!("{} ({}) in {place}{same}", counted(result.total, "file"), bytes(result.bytes)));
     super::apply::flagged(
         &result.flagged,
+        result.flagged_total,
         "programs on this computer may run or obey these; read them first:",
         printer,
     );

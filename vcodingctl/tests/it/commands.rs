@@ -239,6 +239,20 @@ fn apply_warns_of_what_the_host_may_obey() {
     });
     let fake = answering("transfer.apply", result);
     snapshot::check("apply", &fake, &["-w", "shop", "apply"]);
+    // A vendored directory: by reason, and cut.
+    let many: Vec<_> =
+        (0..400).map(|n| json!({"path": format!("vendor/{n}/Makefile"), "why": "is run by builds"})).collect();
+    let many: Vec<_> = many.into_iter().chain([json!({"path": ".npmrc", "why": "is run by npm"})]).collect();
+    let vendored = json!({
+        "branch": "vcoding/shop", "commit": HEAD, "parent": BASE, "checkpoint": HEAD,
+        "added": 9000, "changed": 0, "deleted": 0, "flagged": many, "flagged_total": 2000,
+    });
+    let ran = vcodingctl::piped(&answering("transfer.apply", vendored), &["-w", "shop", "apply"]);
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.lines().count() < 15, "{said}");
+    for part in ["vendor/4/Makefile", "and 395 more, each is run by builds", ".npmrc", "and 1599 more"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
     let quiet = vcodingctl::piped(&fake, &["-q", "-w", "shop", "apply"]);
     assert!(String::from_utf8_lossy(&quiet.stderr).contains("Makefile"), "a warning is said even when quiet");
 }

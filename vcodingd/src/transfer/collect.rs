@@ -89,9 +89,11 @@ pub fn collect(
                 if result.files.len() < NAMED {
                     result.files.push(Collected { path: path.as_os_str().to_owned().into(), size });
                 }
-                if let Some(why) = history::flag(path.as_os_str().as_bytes())
-                    && result.flagged.len() < NAMED
-                {
+                if let Some(why) = super::obeyed::policy().flag(path.as_os_str().as_bytes()) {
+                    result.flagged_total += 1;
+                    if result.flagged.len() == NAMED {
+                        continue;
+                    }
                     result.flagged.push(Flagged { path: path.as_os_str().to_owned().into(), why: why.to_owned() });
                 }
             }

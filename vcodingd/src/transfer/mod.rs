@@ -1,6 +1,7 @@
 //! Every path between a project and its work tree: copy-in at the first `up`, and the way home.
 
 mod collect;
+mod obeyed;
 mod project;
 
 use protocol::transfer::{ApplyResult, Flagged};
@@ -67,7 +68,12 @@ pub async fn apply(timeline: &Timeline, workspace: String, branch: String) -> Re
             let newest = history.resolve("@")?;
             let message = format!("Work from vcoding's workspace {workspace}\n\nCheckpoint {}", newest.id);
             // The checkpoint's time, so that an apply that is done again makes the same commit.
-            let publish = history::Publish { branch: &branch, message: &message, time_ms: newest.meta.time_ms };
+            let publish = history::Publish {
+                branch: &branch,
+                message: &message,
+                obeyed: obeyed::policy(),
+                time_ms: newest.meta.time_ms,
+            };
             let base = history.base()?.ok_or(history::Error::NoBase)?;
             let changes = history.diff(base, newest.id, &[])?.files;
             let count = |statuses: &str| changes.iter().filter(|c| statuses.contains(c.status)).count() as u64;
@@ -91,7 +97,8 @@ pub async fn apply(timeline: &Timeline, workspace: String, branch: String) -> Re
                 added: count("A"),
                 changed: count("MRT"),
                 deleted: count("D"),
-                flagged: done.flagged.into_iter().map(|(path, why)| Flagged { path: path.into(), why }).collect(),
+                flagged_total: done.flagged.total,
+                flagged: done.flagged.list.into_iter().map(|(path, why)| Flagged { path: path.into(), why }).collect(),
                 notes: kept.chain(refused).chain(more).collect(),
                 unborn: done.unborn,
                 in_the_way: done.in_the_way.into_iter().map(Into::into).collect(),
