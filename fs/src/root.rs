@@ -101,6 +101,13 @@ impl Root {
             .map_err(|errno| Error::new("make the directory", rel, errno))
     }
 
+    /// Gives the directory `rel` exactly these permission bits, whatever the process's mask; an empty path means this directory.
+    pub fn set_dir_mode(&self, rel: &Path, mode: u32) -> Result<()> {
+        let directory = self.dir(rel)?;
+        rustix::fs::fchmod(&directory.fd, Mode::from_raw_mode(mode & 0o777))
+            .map_err(|errno| Error::new("set the mode of", rel, errno))
+    }
+
     /// Makes a directory and those above it, as far as they are missing, and opens it.
     pub fn make_dirs(&self, rel: &Path, mode: u32) -> Result<Self> {
         let mut at = self.dir(Path::new(""))?;
@@ -196,6 +203,14 @@ impl Root {
         let (new, new_name) = self.parent_of(to)?;
         renameat(old.as_fd(), Path::new(old_name), new.as_fd(), Path::new(new_name))
             .map_err(|errno| Error::new("rename", from, errno))
+    }
+
+    /// Renames `from` to `to` below another root on the same file system; what `to` was is replaced as `rename(2)` does.
+    pub fn move_to(&self, from: &Path, other: &Self, to: &Path) -> Result<()> {
+        let (old, old_name) = self.parent_of(from)?;
+        let (new, new_name) = other.parent_of(to)?;
+        renameat(old.as_fd(), Path::new(old_name), new.as_fd(), Path::new(new_name))
+            .map_err(|errno| Error::new("move", from, errno))
     }
 
     /// Syncs the directory itself: names made, renamed or removed in it.

@@ -51,6 +51,8 @@ pub struct Stat {
     pub gid: u32,
     pub mtime: Time,
     pub ctime: Time,
+    /// When it was made, where the file system keeps that. Nobody can set it.
+    pub born: Option<Time>,
 }
 
 impl Stat {
@@ -68,7 +70,7 @@ impl Stat {
 /// Of the single name `name` in `dir`, or of `dir` itself when it is empty.
 pub(crate) fn of(dir: BorrowedFd<'_>, name: &Path) -> std::result::Result<Stat, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
-    let found = statx(dir, name, flags, StatxFlags::BASIC_STATS)?;
+    let found = statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
     let time = |time: StatxTimestamp| Time { sec: time.tv_sec, nsec: time.tv_nsec };
     Ok(Stat {
         kind: Kind::of(FileType::from_raw_mode(u32::from(found.stx_mode))),
@@ -82,5 +84,6 @@ pub(crate) fn of(dir: BorrowedFd<'_>, name: &Path) -> std::result::Result<Stat, 
         gid: found.stx_gid,
         mtime: time(found.stx_mtime),
         ctime: time(found.stx_ctime),
+        born: StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME).then(|| time(found.stx_btime)),
     })
 }

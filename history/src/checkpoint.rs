@@ -7,9 +7,10 @@ use fs::Root;
 use crate::commit::{self, Checkpoint, Meta};
 use crate::compare::{compare, count};
 use crate::history::{BASE, HEAD, History};
+use crate::notes::Notes;
 use crate::object::Kind;
 use crate::pack::Deflater;
-use crate::scan::{Basis, Scanned, remember, scan};
+use crate::scan::{Basis, remember, scan};
 use crate::{Error, Id, Result};
 
 /// What [`History::checkpoint`] answers.
@@ -19,8 +20,8 @@ pub struct Checkpointed {
     pub checkpoint: Checkpoint,
     /// False if the work tree was as the newest checkpoint already.
     pub created: bool,
-    /// What was left out or could not be read, for a reader.
-    pub notes: Vec<String>,
+    /// What was left out or could not be read.
+    pub notes: Notes,
 }
 
 /// What else may write to the work tree while a checkpoint is taken.
@@ -51,8 +52,9 @@ impl History {
             max_file: self.settings.max_file,
             reference: parent.tree,
             activity,
+            sweep: None,
         };
-        let scanned = scan(&root, &basis, &writer)?;
+        let mut scanned = scan(&root, &basis, &writer)?;
         let new = scanned.assembled.root;
         let labelled = meta.label.is_some() && meta.label != parent.meta.label;
         let created = new != parent.tree || labelled;
@@ -74,7 +76,7 @@ impl History {
             self.store.set_reference(HEAD, id)?;
         }
         self.mark_run(meta, id)?;
-        let notes = notes(&scanned);
+        let notes = std::mem::take(&mut scanned.walked.notes);
         self.remember(remember(scanned.walked, scanned.assembled.trees), scanned.read)?;
         let checkpoint = if created { self.checkpoint_at(id)? } else { parent };
         Ok(Checkpointed { checkpoint, created, notes })
@@ -156,12 +158,6 @@ impl History {
             Some(checkpoint)
         })
     }
-}
-
-pub(crate) fn notes(scanned: &Scanned) -> Vec<String> {
-    let mut notes = scanned.walked.failures.lines();
-    notes.extend(scanned.walked.left_out.lines().into_iter().map(|line| format!("left out: {line}")));
-    notes
 }
 
 /// A run's id becomes part of a reference's path.

@@ -6,6 +6,7 @@
 //!                                                    refs/vcoding/applied  the checkpoint last applied
 //! <host>/scan-cache      what unchanged files hold   (a hint, may be lost)
 //! <host>/rules           what is left out            (the host's copy, from the import)
+//! <host>/modes           bits of its directories     (those of the project that git cannot hold)
 //! <host>/origin          where it came from          (the project's HEAD, what was kept out)
 //! ```
 
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::Cache;
 use crate::commit::{self, Checkpoint};
+use crate::modes::Modes;
 use crate::object::Kind;
 use crate::origin::Origin;
 use crate::rules::Rules;
@@ -48,6 +50,7 @@ pub struct History {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) rules: Rules,
+    pub(crate) modes: Modes,
     pub(crate) cache: Cache,
     /// Files read since the cache was saved.
     unsaved: u64,
@@ -72,8 +75,9 @@ impl History {
 
     fn with(host: &Path, settings: Settings, store: Store) -> Result<Self> {
         let rules = Rules::load(&host.join("rules"))?;
+        let modes = Modes::load(&host.join("modes"));
         let cache = Cache::load(&host.join("scan-cache"), |id| store.knows(id));
-        let history = Self { host: host.to_path_buf(), settings, store, rules, cache, unsaved: 0 };
+        let history = Self { host: host.to_path_buf(), settings, store, rules, modes, cache, unsaved: 0 };
         for name in [HEAD, BASE, APPLIED] {
             if let Some(id) = history.store.reference(name)?
                 && !history.store.knows(&id)

@@ -19,7 +19,8 @@ use crate::cache::{Cache, Key, Seen};
 use crate::commit::{self, Checkpoint, Meta};
 use crate::compare::{compare, count};
 use crate::history::{BASE, HEAD, History, Owner};
-use crate::notes::Notes;
+use crate::modes::Modes;
+use crate::notes::{Class, Note, Notes};
 use crate::object::Kind;
 use crate::origin::Origin;
 use crate::pack::Writer;
@@ -36,7 +37,7 @@ pub struct Imported {
     pub checkpoint: Checkpoint,
     pub files: u64,
     pub bytes: u64,
-    /// What was not copied, with why: the first so many, and how many there were. What the rules ignore is not listed.
+    /// What was not copied, with why. What the rules ignore is not in it.
     pub left_out: Notes,
     /// The commit the project's HEAD was at.
     pub project_head: Option<String>,
@@ -44,8 +45,7 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// How many paths [`Imported::left_out`] lists, and how many are remembered for publishing.
-const LISTED: usize = 1000;
+/// How many paths of each class [`Imported::left_out`] lists, since so many are remembered for publishing.
 const REMEMBERED: usize = 1_000_000;
 const NOTES: usize = 100;
 const TRIES: usize = 3;
@@ -80,7 +80,13 @@ impl History {
             max_file: self.settings.max_file,
             let_in,
             writer: &writer,
-            report: Mutex::new(Report { files: 0, bytes: 0, notes: Notes::default(), progress }),
+            report: Mutex::new(Report {
+                files: 0,
+                bytes: 0,
+                notes: Notes::default(),
+                modes: Modes::default(),
+                progress,
+            }),
         };
         let mut walked = walk(&source, &rules, &copy, REMEMBERED)?;
         let report = copy.report.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -96,13 +102,15 @@ impl History {
         let finished = writer.finish_with(&target)?;
         self.store.keep(finished)?;
 
-        let Notes { list, total } = merged(walked.left_out.clone(), walked.failures.clone());
-        let kept_out = list.iter().map(|(path, _)| path.clone()).collect();
+        let kept_out = walked.notes.listed(|_| true).into_iter().map(|note| note.path.clone()).collect();
         Origin { head: tracked.head.clone(), kept_out, sparse: tracked.sparse }.save(&self.host.join("origin"))?;
         // What the cache knows went by the rules of its time.
         self.forget()?;
+        let left_out = std::mem::take(&mut walked.notes);
         rules.save(&self.host.join("rules"))?;
         self.rules = rules;
+        report.modes.save(&self.host.join("modes"))?;
+        self.modes = report.modes;
         let mut cache = remember(walked, assembled.trees);
         cache.mark_racy(now_ms());
         self.remember(cache, report.files)?;
@@ -116,18 +124,11 @@ impl History {
             checkpoint: self.checkpoint_at(id)?,
             files: report.files,
             bytes: report.bytes,
-            left_out: Notes { list: list.into_iter().take(LISTED).collect(), total },
+            left_out,
             project_head: tracked.head,
             notes,
         })
     }
-}
-
-fn merged(mut left_out: Notes, failures: Notes) -> Notes {
-    left_out.total += failures.total;
-    left_out.list.extend(failures.list);
-    left_out.list.sort();
-    left_out
 }
 
 /// By the path of a file.
@@ -146,6 +147,7 @@ struct Report<'caller> {
     files: u64,
     bytes: u64,
     notes: Notes,
+    modes: Modes,
     progress: &'caller mut (dyn FnMut(u64) + Send),
 }
 
@@ -156,17 +158,27 @@ impl Visitor for Copy<'_, '_> {
         Local::new()
     }
 
-    fn enter(&self, path: &[u8]) -> Result<()> {
-        if path.is_empty() {
-            return Ok(());
+    fn left_out(&self, _directory: &Root, note: &Note) -> Result<bool> {
+        // The project's own repository is read by other means.
+        Ok(!note.class.is_aside() && note.path != b".git")
+    }
+
+    fn enter(&self, path: &[u8], directory: &Root) -> Result<()> {
+        let mode = Modes::granted(directory.stat(Path::new(""))?.mode);
+        if !path.is_empty() {
+            self.target.make_dir(names::as_path(path), mode)?;
+            self.own(path)?;
         }
-        self.target.make_dir(names::as_path(path), 0o755)?;
-        self.own(path)
+        self.target.set_dir_mode(names::as_path(path), mode)?;
+        self.report().modes.add(path, mode);
+        Ok(())
     }
 
     fn file(&self, local: &mut Local, place: &Place<'_>, name: &OsString) -> Result<Leaf> {
         match place.directory.stat(Path::new(name)) {
-            Ok(stat) if stat.size > self.max_file => return Ok(Leaf::LeftOut(too_large(self.max_file))),
+            Ok(stat) if stat.size > self.max_file => {
+                return Ok(Leaf::LeftOut(Class::TooLarge, too_large(self.max_file)));
+            }
             Ok(_) => {}
             Err(error) => return Ok(Leaf::Failed(error.to_string())),
         }
@@ -183,15 +195,16 @@ impl Visitor for Copy<'_, '_> {
         }
         let (stat, still) = read.expect("it was read at least once");
         if local.content.len() as u64 > self.max_file {
-            return Ok(Leaf::LeftOut(too_large(self.max_file)));
+            return Ok(Leaf::LeftOut(Class::TooLarge, too_large(self.max_file)));
         }
         let head = &local.content[..local.content.len().min(SECRET_HEAD)];
         if let Some(why) = secret(&path, head) {
             if !place.scope.included(name.as_bytes(), false) {
-                return Ok(Leaf::LeftOut(why));
+                return Ok(Leaf::LeftOut(Class::Secret, why));
             }
             if !(self.let_in)(&path) {
-                return Ok(Leaf::LeftOut(format!("{why}; .vcodinginclude names it, and nobody agreed to that")));
+                let why = format!("{why}; .vcodinginclude names it, and nobody agreed to that");
+                return Ok(Leaf::LeftOut(Class::Secret, why));
             }
             self.note(&path, format!("{why}, let in by .vcodinginclude"));
         }
@@ -251,7 +264,7 @@ impl<'caller> Copy<'_, 'caller> {
     }
 
     fn note(&self, path: &[u8], why: String) {
-        self.report().notes.add(path.to_vec(), why, NOTES);
+        self.report().notes.add(Note::new(path.to_vec(), Class::Remark, why), NOTES);
     }
 
     fn count(&self, bytes: u64) {

@@ -8,17 +8,17 @@ use std::sync::{Mutex, PoisonError};
 
 use fs::Root;
 
-use crate::notes::Notes;
+use crate::notes::{Class, Named};
 use crate::rules::{HEAD, secret};
 use crate::walk::{Leaf, Place, Visitor, walk};
 use crate::{Result, names, project};
 
 /// The files that [`crate::History::import`] copies only if it is told to, with why each is taken for a secret: at most `most`, and
 /// how many there are. A project without a `.vcodinginclude` is not walked.
-pub fn included_secrets(project: &Path, most: usize) -> Result<Notes> {
+pub fn included_secrets(project: &Path, most: usize) -> Result<Named> {
     let source = Root::open(project)?;
     if source.stat(Path::new(project::INCLUDE)).is_err() {
-        return Ok(Notes::default());
+        return Ok(Named::default());
     }
     let rules = project::rules(&source, &project::tracked(project)?)?;
     let look = Look { most, found: Mutex::default() };
@@ -28,7 +28,7 @@ pub fn included_secrets(project: &Path, most: usize) -> Result<Notes> {
 
 struct Look {
     most: usize,
-    found: Mutex<Notes>,
+    found: Mutex<Named>,
 }
 
 impl Visitor for Look {
@@ -38,12 +38,12 @@ impl Visitor for Look {
         Vec::new()
     }
 
-    fn enter(&self, _path: &[u8]) -> Result<()> {
+    fn enter(&self, _path: &[u8], _directory: &Root) -> Result<()> {
         Ok(())
     }
 
     fn file(&self, head: &mut Vec<u8>, place: &Place<'_>, name: &OsString) -> Result<Leaf> {
-        let seen = || Ok(Leaf::LeftOut(String::new()));
+        let seen = || Ok(Leaf::LeftOut(Class::Secret, String::new()));
         if !place.scope.included(name.as_bytes(), false) {
             return seen();
         }
@@ -60,6 +60,6 @@ impl Visitor for Look {
     }
 
     fn link(&self, _head: &mut Vec<u8>, _place: &Place<'_>, _name: &OsString) -> Result<Leaf> {
-        Ok(Leaf::LeftOut(String::new()))
+        Ok(Leaf::LeftOut(Class::Secret, String::new()))
     }
 }

@@ -97,7 +97,8 @@ pub(crate) fn as_path(path: &[u8]) -> &Path {
 }
 
 /// A path for a message: what is not printable is escaped, since the name may be a stranger's.
-pub(crate) fn show(path: &[u8]) -> String {
+#[must_use]
+pub fn show(path: &[u8]) -> String {
     crate::text::neutral(&String::from_utf8_lossy(path))
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use fs::{Kind, Root};
 
-use crate::rules::{Rules, Source, Verdict};
+use crate::rules::{self, Rules, Source, Verdict};
 use crate::{Error, Result, names};
 
 const MODE_TYPE: u32 = 0o170_000;
@@ -149,7 +149,10 @@ pub(crate) fn rules(root: &Root, tracked: &Tracked) -> Result<Rules> {
         for entry in directory.entries()?.flatten().filter(|entry| entry.kind == Kind::Directory) {
             let name = entry.name.as_bytes();
             let enter = !scope.is_outside(name) && names::refused(name).is_none();
-            if enter && scope.verdict(name, true, false) == Verdict::In && path.len() < names::MAX_PATH {
+            if enter
+                && rules::settle(scope.verdict(name, true, false), &directory, name) == Verdict::In
+                && path.len() < names::MAX_PATH
+            {
                 inner.push(names::join(&path, name));
             }
         }

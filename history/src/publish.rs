@@ -26,7 +26,7 @@ use crate::history::{APPLIED, BASE, History};
 use crate::object::{self, Kind};
 use crate::origin::Origin;
 use crate::record::{self, Durability};
-use crate::{Error, Id, Notes, Obeyed, Result, project, text};
+use crate::{Error, Id, Named, Obeyed, Result, project, text};
 
 /// What to publish as.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub struct Published {
     /// The commit between the two that holds what was uncommitted then, if anything was.
     pub uncommitted: Option<Id>,
     /// Changed files that programs on the host may run or obey, each with why.
-    pub flagged: Notes,
+    pub flagged: Named,
     /// Paths that the guest changed and that were kept as the project has them, since they were kept out of the copy.
     pub kept: Vec<Vec<u8>>,
     /// Paths that are not in the branch, since git would refuse to check them out, each with why.

@@ -2,7 +2,8 @@
 //!
 //! Scan, compare with the target, unlink what is too much, write the rest, scan again: only a tree id that is the target's counts.
 //! Each name is replaced by a rename beneath a directory that is held open. What no checkpoint holds is never deleted: ignored and
-//! left-out files stay where they are, and where one stands in the way of a file of the target, it is renamed aside and said.
+//! left-out files stay where they are and are counted, or are moved away where that is wanted; where one stands in the way of a file
+//! of the target, it is renamed aside and said.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -17,6 +18,8 @@ use crate::commit::{self, Checkpoint, Meta};
 use crate::compare::{Change, compare, count};
 use crate::graft::{Made, Wanted, graft, is_plain};
 use crate::history::{HEAD, History, Owner};
+use crate::leftover::{Leftovers, Sweep};
+use crate::notes::{Class, Notes};
 use crate::object::Kind;
 use crate::pack::Deflater;
 use crate::scan::{Basis, Scanned, remember, scan};
@@ -28,8 +31,24 @@ use crate::{Error, Id, Result, names};
 pub struct RolledBack {
     /// The checkpoint that was appended.
     pub checkpoint: Checkpoint,
-    /// What was moved out of the way, left out or could not be read.
-    pub notes: Vec<String>,
+    /// What is left out or could not be read.
+    pub notes: Notes,
+    /// What was moved out of the way and what hindered, for a reader.
+    pub remarks: Vec<String>,
+    /// What is in no checkpoint, was not there at the target and stays.
+    pub left: Leftovers,
+    /// What of that was moved away.
+    pub moved: Leftovers,
+}
+
+/// What to go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rollback<'a> {
+    pub to: Id,
+    /// Only these (files or directories; one that the checkpoint does not have is removed); all if there are none.
+    pub paths: &'a [Vec<u8>],
+    /// What no checkpoint holds and what came after `to` is moved into this directory, which is made if there is any; else it stays.
+    pub clean: Option<&'a Path>,
 }
 
 /// How often the tree is brought to the target before it is given up. A frozen guest needs one turn.
@@ -38,8 +57,7 @@ const TURNS: usize = 3;
 const ASIDES: u32 = 1000;
 
 impl History {
-    /// Makes the work tree like the checkpoint `to`, or only the given `paths` of it (files or directories; one that the checkpoint
-    /// does not have is removed), and appends a checkpoint with the result.
+    /// Makes the work tree like a checkpoint, or parts of it, and appends a checkpoint with the result.
     ///
     /// The caller has taken a checkpoint before, so that this can be undone, and nothing else writes to the tree. Whatever happens,
     /// running it again is safe.
@@ -47,29 +65,59 @@ impl History {
         &mut self,
         tree: &Path,
         owner: Option<Owner>,
-        to: Id,
-        paths: &[Vec<u8>],
+        back: &Rollback<'_>,
         meta: &Meta,
     ) -> Result<RolledBack> {
         let parent = self.newest()?;
-        let source = self.checkpoint_at(to)?.tree;
+        let source = self.checkpoint_at(back.to)?;
         let root = Root::open(tree)?;
-        let target = if paths.is_empty() { source } else { self.with_paths(&root, parent.tree, source, paths)? };
+        let target = if back.paths.is_empty() {
+            source.tree
+        } else {
+            self.with_paths(&root, parent.tree, source.tree, back.paths)?
+        };
+        let sweep = Sweep::new(source.meta.time_ms, self.base()? == Some(back.to), back.paths);
+        let (mut scanned, mut remarks) = self.reach(&root, owner, target, &sweep)?;
+        let mut left = sweep.take();
+        let mut moved = Leftovers::default();
+        if let Some(clean) = back.clean.filter(|_| left.names > 0) {
+            std::fs::create_dir_all(clean).map_err(Error::io("make", clean))?;
+            let into = Root::open(clean)?;
+            let moving = sweep.moving_into(&into);
+            self.look(&root, target, Some(&moving))?;
+            moved = moving.take();
+            // Directories that held nothing else are gone after this.
+            let (again, more) = self.reach(&root, owner, target, &sweep)?;
+            scanned = again;
+            remarks.extend(more);
+            left = sweep.take();
+        }
+        let notes = std::mem::take(&mut scanned.walked.notes);
+        self.remember(remember(scanned.walked, scanned.assembled.trees), scanned.read)?;
+        root.sync_filesystem()?;
+        let checkpoint = self.append(&parent, target, meta)?;
+        Ok(RolledBack { checkpoint, notes, remarks, left, moved })
+    }
+
+    /// Brings the work tree to `target`; says what was in the way. The `sweep` has met what the last scan leaves out.
+    fn reach(
+        &mut self,
+        root: &Root,
+        owner: Option<Owner>,
+        target: Id,
+        sweep: &Sweep<'_>,
+    ) -> Result<(Scanned, Vec<String>)> {
         let mut notes = Vec::new();
         for _ in 0..TURNS {
-            let scanned = self.look(&root, target)?;
-            let failures = scanned.walked.failures.lines();
-            if scanned.assembled.root == target && failures.is_empty() {
-                notes.extend(crate::checkpoint::notes(&scanned));
-                self.remember(remember(scanned.walked, scanned.assembled.trees), scanned.read)?;
-                root.sync_filesystem()?;
-                let checkpoint = self.append(&parent, target, meta)?;
-                return Ok(RolledBack { checkpoint, notes });
+            drop(sweep.take());
+            let scanned = self.look(root, target, Some(sweep))?;
+            if scanned.assembled.root == target && scanned.walked.is_whole() {
+                return Ok((scanned, notes));
             }
             let changes = compare(|id| self.store.read_tree(id), Some(scanned.assembled.root), Some(target))?;
-            let mut writer = Restore { history: self, root: &root, owner, notes: &mut notes };
+            let mut writer = Restore { history: self, root, owner, notes: &mut notes };
             writer.apply(&changes)?;
-            notes.extend(failures);
+            notes.extend(scanned.walked.notes.listed(Class::is_failure).iter().map(|note| note.line()));
             notes.sort();
             notes.dedup();
         }
@@ -77,7 +125,7 @@ impl History {
     }
 
     /// The tree as it is, with `reference` answering for what cannot be read; its objects are kept.
-    fn look(&mut self, root: &Root, reference: Id) -> Result<Scanned> {
+    fn look(&mut self, root: &Root, reference: Id, sweep: Option<&Sweep<'_>>) -> Result<Scanned> {
         let writer = self.store.writer();
         let basis = Basis {
             store: &self.store,
@@ -86,6 +134,7 @@ impl History {
             max_file: self.settings.max_file,
             reference,
             activity: Activity::Still,
+            sweep,
         };
         let scanned = scan(root, &basis, &writer)?;
         let finished = writer.finish()?;
@@ -95,7 +144,7 @@ impl History {
 
     /// The work tree as it is, with `paths` as they are in `source`.
     fn with_paths(&mut self, root: &Root, reference: Id, source: Id, paths: &[Vec<u8>]) -> Result<Id> {
-        let now = self.look(root, reference)?.assembled.root;
+        let now = self.look(root, reference, None)?.assembled.root;
         let mut wanted: Vec<Wanted> = Vec::new();
         for path in paths {
             let path = path.strip_suffix(b"/").unwrap_or(path);
@@ -192,6 +241,9 @@ impl Restore<'_> {
             };
             match made {
                 Ok(()) => {
+                    if mode.is_directory() {
+                        directory.set_dir_mode(name, self.history.modes.of(path))?;
+                    }
                     if let Some(owner) = self.owner.filter(|_| matches!(mode, Mode::Directory | Mode::Symlink)) {
                         directory.chown(name, owner.uid, owner.gid)?;
                     }

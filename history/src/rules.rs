@@ -4,9 +4,10 @@
 //! then the user's and the project's excludes, the `.gitignore` of each directory, and `.vcodingignore` above them. What the guest
 //! writes into its own ignore files changes nothing of what a rollback protects.
 //!
-//! A file that the project's git tracks stays in although a rule matches it, and `.vcodinginclude` lets in what it names. A
-//! submodule's directory stays out.
+//! The template names caches alone, and means nothing where the project tracks files. A file that the project's git tracks stays in
+//! although a rule matches it, and `.vcodinginclude` lets in what it names. A submodule's directory stays out.
 
+mod marker;
 mod secret;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,6 +20,7 @@ use gix_ignore::search::Ignore;
 use crate::record::{self, Durability, Fields};
 use crate::{Error, Result, names};
 
+pub(crate) use marker::settle;
 pub use secret::{HEAD, secret};
 
 pub(crate) const TEMPLATE: &[u8] = include_bytes!("rules/template.ignore");
@@ -45,7 +47,12 @@ pub(crate) enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     In,
-    Ignored,
+    /// By the template alone: [`settle`] says whether it is one.
+    Cache,
+    /// By the project's rules; the template may name it as well.
+    Ignored {
+        cache: bool,
+    },
     /// An ignored directory that holds files which stay in all the same; nothing else in it does.
     OnlyKept,
 }
@@ -95,7 +102,7 @@ impl Rules {
             .filter(|path| {
                 let (directory, name) = names::split(path);
                 self.directory_ignored(directory, &mut ignored_directories)
-                    || self.scope(directory).matches(name, false) == Some(true)
+                    || self.scope(directory).matches(name, false)
             })
             .collect();
         for path in kept {
@@ -120,7 +127,7 @@ impl Rules {
             return ignored;
         }
         let (above, name) = names::split(directory);
-        let ignored = self.directory_ignored(above, seen) || self.scope(above).matches(name, true) == Some(true);
+        let ignored = self.directory_ignored(above, seen) || self.scope(above).matches(name, true);
         seen.insert(directory.to_vec(), ignored);
         ignored
     }
@@ -139,7 +146,6 @@ impl Rules {
             at = names::split(at).0;
         }
         lists.push((&self.excludes, 0));
-        lists.push((&self.template, 0));
         Scope { rules: self, directory: directory.to_vec(), lists }
     }
 
@@ -195,11 +201,11 @@ impl Rules {
     }
 }
 
-/// The rules for the names in one directory, strongest list first.
+/// The rules for the names in one directory.
 pub(crate) struct Scope<'rules> {
     rules: &'rules Rules,
     directory: Vec<u8>,
-    /// With how much of a path each list does not see, since it lies in a directory further down.
+    /// The project's, strongest first, with how much of a path each list does not see, since it lies in a directory further down.
     lists: Vec<(&'rules Search, usize)>,
 }
 
@@ -207,13 +213,19 @@ impl Scope<'_> {
     /// What becomes of `name`; `only_kept` says that the directory itself is ignored.
     pub(crate) fn verdict(&self, name: &[u8], is_directory: bool, only_kept: bool) -> Verdict {
         let path = names::join(&self.directory, name);
-        let ignored = only_kept || self.matches_path(&path, is_directory) == Some(true);
-        match ignored {
-            false => Verdict::In,
-            true if self.included_path(&path, is_directory) => Verdict::In,
-            true if is_directory && self.rules.kept_directories.contains(&path) => Verdict::OnlyKept,
-            true if !is_directory && self.rules.kept.contains(&path) => Verdict::In,
-            true => Verdict::Ignored,
+        let word = if only_kept { Some(true) } else { self.project_says(&path, is_directory) };
+        let cache = word != Some(false) && matching(&self.rules.template, &path, is_directory) == Some(true);
+        if !cache && word != Some(true) || self.included_path(&path, is_directory) {
+            return Verdict::In;
+        }
+        let keeps = is_directory && self.rules.kept_directories.contains(&path);
+        match word {
+            Some(true) if keeps => Verdict::OnlyKept,
+            Some(true) if !is_directory && self.rules.kept.contains(&path) => Verdict::In,
+            Some(true) => Verdict::Ignored { cache },
+            // What the project has files in is more than a cache to it.
+            _ if keeps => Verdict::In,
+            _ => Verdict::Cache,
         }
     }
 
@@ -230,11 +242,15 @@ impl Scope<'_> {
         matching(&self.rules.include, path, is_directory) == Some(true)
     }
 
-    fn matches(&self, name: &[u8], is_directory: bool) -> Option<bool> {
-        self.matches_path(&names::join(&self.directory, name), is_directory)
+    /// Whether any rule leaves it out, were it not tracked.
+    fn matches(&self, name: &[u8], is_directory: bool) -> bool {
+        let path = names::join(&self.directory, name);
+        self.project_says(&path, is_directory)
+            .or_else(|| matching(&self.rules.template, &path, is_directory))
+            .unwrap_or_default()
     }
 
-    fn matches_path(&self, path: &[u8], is_directory: bool) -> Option<bool> {
+    fn project_says(&self, path: &[u8], is_directory: bool) -> Option<bool> {
         self.lists.iter().find_map(|(search, skip)| matching(search, &path[*skip..], is_directory))
     }
 }
@@ -279,55 +295,95 @@ mod tests {
         rules.scope(directory).verdict(name, is_directory, false)
     }
 
+    const IGNORED: Verdict = Verdict::Ignored { cache: false };
+
     #[test]
-    fn the_template_leaves_out_what_can_be_made_again() {
+    fn the_template_leaves_out_caches_and_nothing_else() {
         let rules = Rules::new();
-        for path in ["node_modules", "sub/target", "__pycache__", ".venv"] {
-            assert_eq!(verdict(&rules, path, true), Verdict::Ignored, "{path}");
+        for path in ["node_modules", "sub/target", "a/__pycache__", ".venv", "x/.mypy_cache"] {
+            assert_eq!(verdict(&rules, path, true), Verdict::Cache, "{path}");
+            assert_eq!(verdict(&rules, path, false), Verdict::In, "{path} as a file");
         }
-        assert_eq!(verdict(&rules, "a/b.pyc", false), Verdict::Ignored);
-        for path in ["src/main.rs", "target", "Makefile", ".env", "lib.rs", "a.sqlite"] {
+        for path in ["dist", "build", "out", "coverage", "bin", "vendor", ".next", "_build"] {
+            assert_eq!(verdict(&rules, path, true), Verdict::In, "{path}");
+        }
+        for path in ["a/b.pyc", "x.tmp", "y.log", "data.zip", "m.onnx", "lib.so", "core.1", "a~", "dist/a.js", ".env"] {
             assert_eq!(verdict(&rules, path, false), Verdict::In, "{path}");
         }
+    }
+
+    #[test]
+    fn no_name_comes_to_the_template() {
+        // As the first history had it, and only what this one has of it. What comes would vanish from checkpoints that have it.
+        let first = "node_modules/ .pnpm-store/ .venv/ __pycache__/ .pytest_cache/ .mypy_cache/ .ruff_cache/ .tox/ .nox/ .cache/ \
+            .parcel-cache/ .turbo/ .gradle/ .zig-cache/ target/ venv/";
+        let first: HashSet<&str> = first.split_whitespace().collect();
+        let text = std::str::from_utf8(TEMPLATE).unwrap();
+        for name in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            assert!(first.contains(name), "{name}");
+            assert!(name.ends_with('/') && !name.contains(['*', '?', '[']), "{name}: a directory, by its whole name");
+        }
+    }
+
+    #[test]
+    fn a_cache_that_the_project_ignores_as_well_is_a_cache() {
+        let mut rules = Rules::new();
+        rules.add(Source::Directory, b"", b"node_modules/\n*.log\n/dist/\n!keep/node_modules/\n");
+        assert_eq!(verdict(&rules, "node_modules", true), Verdict::Ignored { cache: true });
+        assert_eq!(verdict(&rules, "dist", true), IGNORED);
+        assert_eq!(verdict(&rules, "a.log", false), IGNORED);
+        assert_eq!(verdict(&rules, "keep/node_modules", true), Verdict::In);
+    }
+
+    #[test]
+    fn where_the_project_tracks_files_the_template_says_nothing() {
+        let mut rules = Rules::new();
+        rules.set_tracked([b"node_modules/ours/index.js".as_slice()].into_iter(), HashSet::new());
+        assert_eq!(verdict(&rules, "node_modules", true), Verdict::In);
+        assert_eq!(verdict(&rules, "node_modules/ours/new.js", false), Verdict::In);
+        assert_eq!(verdict(&rules, "node_modules/ours/node_modules", true), Verdict::Cache);
+        assert_eq!(verdict(&rules, "other/node_modules", true), Verdict::Cache);
     }
 
     #[test]
     fn the_stronger_list_wins() {
         let mut rules = Rules::new();
         rules.add(Source::Excludes, b"", b"*.mine\n");
-        rules.add(Source::Directory, b"", b"!target/\n/only-top\n*.gen\n");
+        rules.add(Source::Directory, b"", b"!.cache/\n/only-top\n*.gen\n");
         rules.add(Source::Directory, b"sub", b"!keep.gen\n/here\n");
         rules.add(Source::Ours, b"", b"big/\n!sub/yes.mine\n");
-        assert_eq!(verdict(&rules, "target", true), Verdict::In);
-        assert_eq!(verdict(&rules, "x.mine", false), Verdict::Ignored);
+        assert_eq!(verdict(&rules, ".cache", true), Verdict::In);
+        assert_eq!(verdict(&rules, "x.mine", false), IGNORED);
         assert_eq!(verdict(&rules, "sub/yes.mine", false), Verdict::In);
         assert_eq!(verdict(&rules, "sub/keep.gen", false), Verdict::In);
-        assert_eq!(verdict(&rules, "other/keep.gen", false), Verdict::Ignored);
-        assert_eq!(verdict(&rules, "sub/here", false), Verdict::Ignored);
+        assert_eq!(verdict(&rules, "other/keep.gen", false), IGNORED);
+        assert_eq!(verdict(&rules, "sub/here", false), IGNORED);
         assert_eq!(verdict(&rules, "sub/deep/here", false), Verdict::In);
         assert_eq!(verdict(&rules, "sub/only-top", false), Verdict::In);
-        assert_eq!(verdict(&rules, "a/big", true), Verdict::Ignored);
+        assert_eq!(verdict(&rules, "a/big", true), IGNORED);
     }
 
     #[test]
     fn what_is_tracked_stays_in_and_nothing_beside_it() {
         let mut rules = Rules::new();
+        rules.add(Source::Directory, b"", b"build/\n*.log\n");
         rules.set_tracked([b"build/sub/tool.sh".as_slice(), b"a.log", b"src/x"].into_iter(), HashSet::new());
         assert_eq!(verdict(&rules, "build", true), Verdict::OnlyKept);
         assert_eq!(rules.scope(b"build").verdict(b"sub", true, true), Verdict::OnlyKept);
         assert_eq!(rules.scope(b"build/sub").verdict(b"tool.sh", false, true), Verdict::In);
-        assert_eq!(rules.scope(b"build/sub").verdict(b"other", false, true), Verdict::Ignored);
-        assert_eq!(rules.scope(b"build").verdict(b"other", true, true), Verdict::Ignored);
+        assert_eq!(rules.scope(b"build/sub").verdict(b"other", false, true), IGNORED);
+        assert_eq!(rules.scope(b"build").verdict(b"other", true, true), IGNORED);
         assert_eq!(verdict(&rules, "a.log", false), Verdict::In);
-        assert_eq!(verdict(&rules, "b.log", false), Verdict::Ignored);
+        assert_eq!(verdict(&rules, "b.log", false), IGNORED);
     }
 
     #[test]
     fn the_include_file_lets_in_what_it_names() {
         let mut rules = Rules::new();
+        rules.add(Source::Directory, b"", b"dist/\n*.onnx\n");
         rules.add(Source::Include, b"", b"/dist/\n/data/model.onnx\n");
         assert_eq!(verdict(&rules, "dist", true), Verdict::In);
-        assert_eq!(verdict(&rules, "sub/dist", true), Verdict::Ignored);
+        assert_eq!(verdict(&rules, "sub/dist", true), IGNORED);
         assert_eq!(verdict(&rules, "data/model.onnx", false), Verdict::In);
         assert!(rules.scope(b"data").included(b"model.onnx", false));
         assert!(!rules.scope(b"data").included(b"other", false));
@@ -343,7 +399,7 @@ mod tests {
         rules.save(&path).unwrap();
         let back = Rules::load(&path).unwrap();
         assert_eq!(back.scope(b"s\xffb").verdict(b"a.x", false, false), Verdict::In);
-        assert_eq!(back.scope(b"s\xffb").verdict(b"b.x", false, false), Verdict::Ignored);
+        assert_eq!(back.scope(b"s\xffb").verdict(b"b.x", false, false), IGNORED);
         assert!(back.scope(b"").is_outside(b"module"));
         std::fs::write(&path, b"junk").unwrap();
         assert!(matches!(Rules::load(&path), Err(Error::Damaged { .. })));

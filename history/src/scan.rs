@@ -13,6 +13,8 @@ use fs::{Root, Stat};
 use crate::assemble::{Assembled, assemble};
 use crate::cache::{self, Cache, Key, Seen, Tree};
 use crate::checkpoint::Activity;
+use crate::leftover::Sweep;
+use crate::notes::{Class, Note};
 use crate::object::Kind;
 use crate::pack::{Deflater, Writer};
 use crate::rules::Rules;
@@ -23,7 +25,7 @@ use crate::{Error, Id, Result};
 
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
-/// Paths with remarks that a scan keeps.
+/// Paths with remarks that a scan keeps, of each class.
 const NOTES: usize = 100;
 
 /// What a scan goes by.
@@ -35,6 +37,8 @@ pub(crate) struct Basis<'a> {
     /// The tree that answers for what cannot be read.
     pub(crate) reference: Id,
     pub(crate) activity: Activity,
+    /// Told of every name that is left out.
+    pub(crate) sweep: Option<&'a Sweep<'a>>,
 }
 
 pub(crate) struct Scanned {
@@ -50,6 +54,7 @@ pub(crate) fn scan(root: &Root, basis: &Basis<'_>, writer: &Writer<'_>) -> Resul
         cache: basis.cache,
         max_file: basis.max_file,
         activity: basis.activity,
+        sweep: basis.sweep,
         writer,
         start_ms: now_ms(),
         read: AtomicU64::new(0),
@@ -79,6 +84,7 @@ struct Scan<'a> {
     cache: &'a Cache,
     max_file: u64,
     activity: Activity,
+    sweep: Option<&'a Sweep<'a>>,
     writer: &'a Writer<'a>,
     start_ms: i64,
     read: AtomicU64,
@@ -109,8 +115,12 @@ impl Visitor for Scan<'_> {
         self.cache.directory(path)
     }
 
-    fn enter(&self, _path: &[u8]) -> Result<()> {
+    fn enter(&self, _path: &[u8], _directory: &Root) -> Result<()> {
         Ok(())
+    }
+
+    fn left_out(&self, directory: &Root, note: &Note) -> Result<bool> {
+        self.sweep.map_or(Ok(true), |sweep| sweep.meet(directory, note))
     }
 
     fn file(&self, local: &mut Local, place: &Place<'_>, name: &OsString) -> Result<Leaf> {
@@ -122,7 +132,7 @@ impl Visitor for Scan<'_> {
             return Ok(Leaf::Failed("changed into something else while it was read".to_owned()));
         }
         if stat.size > self.max_file {
-            return Ok(Leaf::LeftOut(too_large(self.max_file)));
+            return Ok(Leaf::LeftOut(Class::TooLarge, too_large(self.max_file)));
         }
         if let Some(seen) = self.unchanged(&mut local.next, place.path, name.as_bytes(), &stat) {
             return Ok(Leaf::AsKnown(seen));
@@ -140,7 +150,7 @@ impl Visitor for Scan<'_> {
             }
         }
         if local.content.len() as u64 > self.max_file {
-            return Ok(Leaf::LeftOut(too_large(self.max_file)));
+            return Ok(Leaf::LeftOut(Class::TooLarge, too_large(self.max_file)));
         }
         let id = match self.writer.add(&mut local.deflater, Kind::Blob, &local.content) {
             Ok(id) => id,

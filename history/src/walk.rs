@@ -14,8 +14,8 @@ use fs::{Kind, Root};
 
 use crate::cache::Seen;
 use crate::names::{self, MAX_DEPTH, MAX_PATH};
-use crate::notes::Notes;
-use crate::rules::{Rules, Scope, Verdict};
+use crate::notes::{Class, Note, Notes};
+use crate::rules::{self, Rules, Scope, Verdict};
 use crate::tree::Mode;
 use crate::{Error, Id, Result};
 
@@ -35,7 +35,7 @@ pub(crate) enum Leaf {
         seen: Option<Seen>,
     },
     /// Not in the history, by a rule.
-    LeftOut(String),
+    LeftOut(Class, String),
     /// Not readable now; it keeps the entry it had.
     Failed(String),
 }
@@ -59,7 +59,12 @@ pub(crate) trait Visitor: Sync {
     }
 
     /// A directory is about to be walked. Errors of a visitor end the walk.
-    fn enter(&self, path: &[u8]) -> Result<()>;
+    fn enter(&self, path: &[u8], directory: &Root) -> Result<()>;
+
+    /// A name in `directory` is left out; whether that is noted.
+    fn left_out(&self, _directory: &Root, _note: &Note) -> Result<bool> {
+        Ok(true)
+    }
 
     fn file(&self, local: &mut Self::Local, place: &Place<'_>, name: &OsString) -> Result<Leaf>;
 
@@ -95,8 +100,15 @@ pub(crate) struct Held {
 pub(crate) struct Walked {
     /// By path. Ordered so that going backwards meets every directory before the one it lies in.
     pub(crate) listings: BTreeMap<Vec<u8>, Listing>,
-    pub(crate) left_out: Notes,
-    pub(crate) failures: Notes,
+    /// What is left out, and what could not be read.
+    pub(crate) notes: Notes,
+}
+
+impl Walked {
+    /// Whether all that is in the history could be read.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.notes.total(Class::is_failure) == 0
+    }
 }
 
 struct Job {
@@ -115,7 +127,7 @@ enum Work {
 struct Listed {
     directory: Root,
     listing: Listing,
-    left_out: Vec<(Vec<u8>, String)>,
+    notes: Notes,
     jobs: Vec<Job>,
     leaves: Vec<(OsString, Kind)>,
 }
@@ -138,7 +150,7 @@ struct Walk<'a, V> {
     names: AtomicU64,
 }
 
-/// Walks all of `root`. Of what is left out or failed, `note_limit` paths each are kept.
+/// Walks all of `root`. Of each class of notes `note_limit` paths are kept.
 pub(crate) fn walk<V: Visitor>(root: &Root, rules: &Rules, visitor: &V, note_limit: usize) -> Result<Walked> {
     let top = Job { path: Vec::new(), only_kept: false, work: Work::Directory };
     let walk = Walk {
@@ -217,14 +229,15 @@ impl<V: Visitor> Walk<'_, V> {
             Work::Directory => match self.list(&job.path, &scope, job.only_kept) {
                 Ok(listed) => {
                     // Before its subdirectories can be entered by the other worker.
-                    self.visitor.enter(&job.path)?;
-                    self.record(&job.path, listed.listing, listed.left_out, Vec::new());
+                    self.visitor.enter(&job.path, &listed.directory)?;
+                    self.record(&job.path, listed.listing, listed.notes);
                     self.push(listed.jobs);
                     self.split(local, &job, &scope, listed.directory, listed.leaves)
                 }
-                Err(why) => {
+                Err(NotListed::Visitor(error)) => Err(error),
+                Err(NotListed::Here(class, why)) => {
                     let mut walked = lock(&self.walked);
-                    walked.failures.add(job.path.clone(), why, self.note_limit);
+                    walked.notes.add(Note::new(job.path.clone(), class, why), self.note_limit);
                     walked.listings.entry(job.path).or_default().broken = true;
                     Ok(())
                 }
@@ -233,19 +246,19 @@ impl<V: Visitor> Walk<'_, V> {
     }
 
     /// Lists a directory and sorts its names by what becomes of them.
-    fn list(&self, path: &[u8], scope: &Scope<'_>, only_kept: bool) -> std::result::Result<Listed, String> {
+    fn list(&self, path: &[u8], scope: &Scope<'_>, only_kept: bool) -> std::result::Result<Listed, NotListed> {
         if path.len() > MAX_PATH || path.iter().filter(|&&byte| byte == b'/').count() >= MAX_DEPTH {
-            return Err("lies too deep to be walked".to_owned());
+            return Err(NotListed::Here(Class::TooDeep, "lies too deep to be walked".to_owned()));
         }
         if self.names.load(Ordering::Relaxed) > MAX_NAMES {
-            return Err("there are too many files to walk".to_owned());
+            return Err(NotListed::Here(Class::TooMany, "there are too many files to walk".to_owned()));
         }
-        let directory = self.root.dir(names::as_path(path)).map_err(|error| error.to_string())?;
+        let directory = self.root.dir(names::as_path(path))?;
         let mut listing = Listing { holds_more: only_kept, ..Listing::default() };
-        let mut left_out = Vec::new();
+        let mut notes = Notes::default();
         let (mut leaves, mut jobs) = (Vec::new(), Vec::new());
         let entries = directory.entries().and_then(Iterator::collect::<fs::Result<Vec<_>>>);
-        let mut entries = entries.map_err(|error| error.to_string())?;
+        let mut entries = entries?;
         self.names.fetch_add(entries.len() as u64, Ordering::Relaxed);
         // As what is known of them is sorted: looking it up goes forward through memory.
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -257,29 +270,25 @@ impl<V: Visitor> Walk<'_, V> {
                 continue;
             }
             let is_directory = entry.kind == Kind::Directory;
-            if let Some(why) = outside(path, name, entry.kind, scope) {
-                listing.holds_more = true;
-                if !why.is_empty() {
-                    left_out.push((names::join(path, name), why.to_owned()));
-                }
-                continue;
-            }
             let verdict = scope.verdict(name, is_directory, only_kept);
-            match (verdict, entry.kind) {
-                (Verdict::Ignored, _) => listing.holds_more = true,
-                (_, Kind::Special) => {
-                    listing.holds_more = true;
-                    left_out.push((names::join(path, name), "a fifo, socket or device".to_owned()));
+            let verdict = rules::settle(verdict, &directory, name);
+            if let Some((class, why)) =
+                outside(path, name, entry.kind, scope).or_else(|| ruled_out(verdict, entry.kind))
+            {
+                listing.holds_more = true;
+                let note = Note::new(names::join(path, name), class, why);
+                if self.visitor.left_out(&directory, &note).map_err(NotListed::Visitor)? {
+                    notes.add(note, self.note_limit);
                 }
-                (_, Kind::Directory) => {
-                    listing.directories.push(name.to_vec());
-                    let only_kept = verdict == Verdict::OnlyKept;
-                    jobs.push(Job { path: names::join(path, name), only_kept, work: Work::Directory });
-                }
-                (_, kind) => leaves.push((entry.name, kind)),
+            } else if is_directory {
+                listing.directories.push(name.to_vec());
+                let only_kept = verdict == Verdict::OnlyKept;
+                jobs.push(Job { path: names::join(path, name), only_kept, work: Work::Directory });
+            } else {
+                leaves.push((entry.name, entry.kind));
             }
         }
-        Ok(Listed { directory, listing, left_out, jobs, leaves })
+        Ok(Listed { directory, listing, notes, jobs, leaves })
     }
 
     /// Works on the first batch of a directory's files and leaves the others to whoever is free.
@@ -304,7 +313,7 @@ impl<V: Visitor> Walk<'_, V> {
 
     fn leaves(&self, local: &mut V::Local, place: &Place<'_>, names: Vec<(OsString, Kind)>) -> Result<()> {
         let mut listing = Listing { batches: 1, held: Vec::with_capacity(names.len()), ..Listing::default() };
-        let (mut left_out, mut failures) = (Vec::new(), Vec::new());
+        let mut notes = Notes::default();
         for (name, kind) in names {
             let leaf = match kind {
                 Kind::Symlink => self.visitor.link(local, place, &name)?,
@@ -317,28 +326,26 @@ impl<V: Visitor> Walk<'_, V> {
                     listing.held.push(Held { name, mode: seen.key.mode(), id: seen.id, seen: Some(seen) });
                 }
                 Leaf::Held { mode, id, seen } => listing.held.push(Held { name, mode, id, seen }),
-                Leaf::LeftOut(why) => {
+                Leaf::LeftOut(class, why) => {
                     listing.holds_more = true;
-                    left_out.push((names::join(place.path, &name), why));
+                    let note = Note::new(names::join(place.path, &name), class, why);
+                    if self.visitor.left_out(place.directory, &note)? {
+                        notes.add(note, self.note_limit);
+                    }
                 }
                 Leaf::Failed(why) => {
-                    failures.push((names::join(place.path, &name), why));
+                    notes.add(Note::new(names::join(place.path, &name), Class::Unreadable, why), self.note_limit);
                     listing.failed.push(name);
                 }
             }
         }
-        self.record(place.path, listing, left_out, failures);
+        self.record(place.path, listing, notes);
         Ok(())
     }
 
-    fn record(&self, path: &[u8], part: Listing, left_out: Vec<(Vec<u8>, String)>, failures: Vec<(Vec<u8>, String)>) {
+    fn record(&self, path: &[u8], part: Listing, notes: Notes) {
         let mut walked = lock(&self.walked);
-        for (path, why) in left_out {
-            walked.left_out.add(path, why, self.note_limit);
-        }
-        for (path, why) in failures {
-            walked.failures.add(path, why, self.note_limit);
-        }
+        walked.notes.merge(notes, self.note_limit);
         let listing = walked.listings.entry(path.to_vec()).or_default();
         if listing.held.is_empty() {
             listing.held = part.held;
@@ -365,21 +372,44 @@ fn goes_on_with(known: &mut &[(Vec<u8>, Seen)], name: &[u8]) -> bool {
     false
 }
 
-/// Why a name is outside of every history, whatever the rules say; an empty reason is not worth a note.
-fn outside(path: &[u8], name: &[u8], kind: Kind, scope: &Scope<'_>) -> Option<&'static str> {
-    if fs::is_temporary(std::ffi::OsStr::from_bytes(name)) || (path.is_empty() && name == b".git") {
-        return Some("");
+/// Why a directory has no listing.
+enum NotListed {
+    Here(Class, String),
+    Visitor(Error),
+}
+
+impl From<fs::Error> for NotListed {
+    fn from(error: fs::Error) -> Self {
+        Self::Here(Class::Unreadable, error.to_string())
+    }
+}
+
+/// Why a name is outside of every history, whatever the rules say.
+fn outside(path: &[u8], name: &[u8], kind: Kind, scope: &Scope<'_>) -> Option<(Class, &'static str)> {
+    if fs::is_temporary(std::ffi::OsStr::from_bytes(name)) {
+        return Some((Class::Temporary, "a name that is only made for a moment"));
     }
     if names::is_aside(name) {
-        return Some("was moved out of the way by a rollback");
+        return Some((Class::MovedAside, "was moved out of the way by a rollback"));
     }
     if name == b".git" {
-        return Some("the inside of another repository");
+        let why = if path.is_empty() { "the work tree's own repository" } else { "the inside of another repository" };
+        return Some((Class::OtherRepository, why));
     }
     if let Some(why) = names::refused(name) {
-        return Some(why);
+        return Some((Class::BadName, why));
     }
-    (kind == Kind::Directory && scope.is_outside(name)).then_some("a submodule")
+    (kind == Kind::Directory && scope.is_outside(name)).then_some((Class::OtherRepository, "a submodule"))
+}
+
+/// Why a name is out by the rules or by what it is.
+fn ruled_out(verdict: Verdict, kind: Kind) -> Option<(Class, &'static str)> {
+    match verdict {
+        Verdict::Cache | Verdict::Ignored { cache: true } => Some((Class::Cache, "a cache")),
+        Verdict::Ignored { cache: false } => Some((Class::ProjectIgnored, "the project's rules ignore it")),
+        Verdict::In | Verdict::OnlyKept if kind == Kind::Special => Some((Class::Special, "a fifo, socket or device")),
+        Verdict::In | Verdict::OnlyKept => None,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -41,6 +41,9 @@ pub struct CheckpointResult {
     pub created: bool,
     #[serde(default)]
     pub notes: Vec<String>,
+    /// What is no work and in no checkpoint: caches, what the project's own rules ignore. A line for each of the two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asides: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +85,9 @@ pub struct DiffResult {
     /// What of the work tree is in no checkpoint, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What is no work and in no checkpoint: caches, what the project's own rules ignore. A line for each of the two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asides: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -110,6 +116,9 @@ pub struct RollbackParams {
     pub paths: Vec<Bytes>,
     #[serde(default, skip_serializing_if = "WhileRunning::is_refuse")]
     pub while_running: WhileRunning,
+    /// What no checkpoint holds and was made after `to` is moved to the trash; else it stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clean: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -120,7 +129,10 @@ pub struct RollbackResult {
     pub target: String,
     /// The state before, which is `@~1` now.
     pub before: String,
-    /// What of the work tree is in no checkpoint and stayed as it was, and why.
+    /// What of the work tree is in no checkpoint and stayed as it was, or was moved to the trash, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What is no work and in no checkpoint: caches, what the project's own rules ignore. A line for each of the two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asides: Vec<String>,
 }

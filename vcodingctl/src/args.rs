@@ -148,6 +148,9 @@ pub enum Command {
         to: String,
         #[command(flatten)]
         runs: BesideRuns,
+        /// Move to the trash what was made since then and no checkpoint holds: ignored files, caches
+        #[arg(long)]
+        clean: bool,
         /// Only these
         #[arg(last = true, value_name = "PATH")]
         paths: Vec<OsString>,

@@ -182,6 +182,13 @@ impl Printer {
         }
     }
 
+    /// Remarks for who asked for all of them.
+    pub fn asides(&self, asides: &[String]) {
+        if self.verbose {
+            self.notes(asides);
+        }
+    }
+
     pub fn failure(&self, error: &Error) {
         if self.json {
             #[derive(Serialize)]

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::home::Home;
 use crate::compare::Change;
 use crate::import::leads_out;
-use crate::notes::Notes;
+use crate::notes::Named;
 use crate::obeyed::Obeyed;
 use crate::store::find;
 use crate::tree::Mode;
@@ -25,7 +25,7 @@ const HOPS: usize = 16;
 /// No file that is a key is longer.
 const MAX_KEY: usize = 1 << 20;
 
-pub(super) fn flagged(home: &Home<'_>, tree: Id, changes: &[Change], obeyed: &Obeyed) -> Result<Notes> {
+pub(super) fn flagged(home: &Home<'_>, tree: Id, changes: &[Change], obeyed: &Obeyed) -> Result<Named> {
     let links = home.links();
     // Where each link leads, and by which links something is reached.
     let mut reached: BTreeMap<Vec<u8>, Vec<&[u8]>> = BTreeMap::new();
@@ -34,7 +34,7 @@ pub(super) fn flagged(home: &Home<'_>, tree: Id, changes: &[Change], obeyed: &Ob
             reached.entry(place).or_default().push(link);
         }
     }
-    let mut flagged = Notes::default();
+    let mut flagged = Named::default();
     for change in changes {
         let Some((mode, id)) = change.new.filter(|(mode, _)| !mode.is_directory()) else {
             continue;
@@ -91,7 +91,7 @@ fn behind(
     links: &BTreeMap<Vec<u8>, Vec<u8>>,
     link: &[u8],
     obeyed: &Obeyed,
-    flagged: &mut Notes,
+    flagged: &mut Named,
 ) -> Result<()> {
     let Some(place) = resolve(links, link) else { return Ok(()) };
     let entry = find(|id| home.read(id), tree, &place)?;

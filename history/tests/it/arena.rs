@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use history::{Checkpointed, History, Imported, Meta, RolledBack, Settings};
+use history::{Checkpointed, History, Id, Imported, Meta, Rollback, RolledBack, Settings};
 
 pub struct Arena {
     _dir: tempfile::TempDir,
@@ -17,12 +17,19 @@ pub struct Arena {
 
 pub const SETTINGS: Settings = Settings { max_file: 100_000 };
 
+/// A rollback of everything.
+pub fn all_of<'a>(to: Id) -> Rollback<'a> {
+    Rollback { to, paths: &[], clean: None }
+}
+
 pub fn meta(cause: &str) -> Meta {
     Meta { cause: cause.into(), label: None, run: None, time_ms: 1_700_000_000_000 }
 }
 
 impl Arena {
     pub fn new() -> Self {
+        // As the daemon has it: what is to have other bits has to get them by itself.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let dir = tempfile::tempdir().unwrap();
         let [project, tree, host] = ["project", "tree", "host"].map(|name| dir.path().join(name));
         std::fs::create_dir(&project).unwrap();
@@ -50,7 +57,15 @@ impl Arena {
 
     pub fn rollback(&self, history: &mut History, name: &str) -> RolledBack {
         let to = history.resolve(name).unwrap().id;
-        history.rollback(&self.tree, None, to, &[], &meta("rollback")).unwrap()
+        history.rollback(&self.tree, None, &all_of(to), &meta("rollback")).unwrap()
+    }
+
+    /// A rollback that moves away what would be left; with where it went.
+    pub fn clean_rollback(&self, history: &mut History, name: &str) -> (RolledBack, PathBuf) {
+        let to = history.resolve(name).unwrap().id;
+        let clean = self.host.join("cleaned/1");
+        let back = Rollback { clean: Some(&clean), ..all_of(to) };
+        (history.rollback(&self.tree, None, &back, &meta("rollback")).unwrap(), clean)
     }
 
     pub fn git(&self, args: &[&str]) -> String {

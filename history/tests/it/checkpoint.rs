@@ -1,4 +1,4 @@
-use history::{Error, History, Id, Meta};
+use history::{Class, Error, History, Id, Meta};
 
 use crate::arena::{Arena, SETTINGS, executable, git, link, meta, run, write};
 
@@ -198,7 +198,7 @@ fn what_cannot_be_read_keeps_its_entry_and_is_said() {
     let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
     std::io::BufRead::read_line(&mut said, &mut String::new()).unwrap();
     let held = arena.checkpoint(&mut history);
-    assert!(held.notes.iter().any(|note| note.starts_with("a.txt: ")), "{:?}", held.notes);
+    assert!(held.notes.lines().iter().any(|note| note.starts_with("a.txt: ")), "{:?}", held.notes);
     assert_eq!(arena.git(&["show", &format!("{}:a.txt", held.checkpoint.id)]), "a\n", "its entry is the one it had");
     assert_eq!(arena.git(&["show", &format!("{}:other", held.checkpoint.id)]), "changed");
     drop(child.stdin.take());
@@ -217,7 +217,7 @@ fn what_lies_too_deep_is_said() {
     }
     std::fs::create_dir_all(&deep).unwrap();
     let made = arena.checkpoint(&mut history);
-    assert!(made.notes.iter().any(|note| note.contains("too deep")), "{:?}", made.notes);
+    assert!(made.notes.count(Class::TooDeep) == 1, "{:?}", made.notes);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn specials_nested_repositories_and_large_files_are_left_out_with_a_word() {
     write(&arena.tree, "disguise/.GIT/config", "x");
     write(&arena.tree, ".vcoding-tmp-7", "x");
     let made = arena.checkpoint(&mut history);
-    let notes = made.notes.join("\n");
+    let notes = made.notes.lines().join("\n");
     for word in ["fifo: a fifo", "nested/.git: the inside", "large: larger than", "disguise/.GIT: a name"] {
         assert!(notes.contains(word), "{word} in {notes}");
     }
@@ -253,4 +253,60 @@ fn the_guests_ignore_files_change_nothing() {
     let made = arena.checkpoint(&mut history).checkpoint;
     let files = arena.git(&["ls-tree", "-r", "--name-only", &made.id.to_string()]);
     assert!(files.contains("new") && files.contains("a.txt") && !files.contains("x.secret"));
+}
+
+#[test]
+fn what_is_made_is_work_and_only_caches_by_name_are_not() {
+    let (arena, mut history) = Arena::with(|root| {
+        plain(root);
+        write(root, ".gitignore", "*.secret\n/target/\n");
+    });
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n";
+    for (name, content) in [
+        ("dist/a.js", "a"),
+        ("data.zip", "b"),
+        ("x.tmp", "t"),
+        ("app.log", "l"),
+        ("c/build/o.so", "o"),
+        ("c/target/goal.txt", "not cargo's"),
+        ("c/venv/notes.txt", "not python's"),
+        ("node_modules/m/i.js", "cache"),
+        ("c/__pycache__/x.pyc", "cache"),
+        ("b/target/CACHEDIR.TAG", tag),
+        ("b/target/debug/x", "cache"),
+        ("target/CACHEDIR.TAG", tag),
+        ("b/venv/pyvenv.cfg", "home = /usr/bin"),
+        ("x.secret", "ignored by the project"),
+    ] {
+        write(&arena.tree, name, content);
+    }
+    let made = arena.checkpoint(&mut history);
+    let files = arena.git(&["diff", "--name-only", "refs/vcoding/base", "refs/heads/main"]);
+    assert_eq!(
+        files, "app.log\nc/build/o.so\nc/target/goal.txt\nc/venv/notes.txt\ndata.zip\ndist/a.js\nx.tmp\n",
+        "{:?}",
+        made.notes
+    );
+    let count = |class| made.notes.count(class);
+    assert_eq!((count(Class::Cache), count(Class::ProjectIgnored)), (5, 1), "{:?}", made.notes);
+    assert_eq!(made.notes.total(Class::is_work), 0);
+    assert!(made.notes.lines().is_empty(), "{:?}", made.notes.lines());
+}
+
+#[test]
+fn every_class_that_may_be_work_is_counted_as_that_whatever_names_say() {
+    let (arena, mut history) = Arena::with(plain);
+    // Names that read like a reason, and reasons whose lists are cut.
+    write(&arena.tree, "larger than another repository moved out of the way by a rollback", "in");
+    assert_eq!(arena.checkpoint(&mut history).notes.total(Class::is_work), 0);
+    for number in 0..150 {
+        write(&arena.tree, format!("d{number}/.GIT/x"), "a name that git takes for its own");
+    }
+    write(&arena.tree, "large", vec![b'x'; 100_001]);
+    git(&arena.tree, &["init", "-q"]);
+    let notes = arena.checkpoint(&mut history).notes;
+    assert_eq!((notes.count(Class::BadName), notes.count(Class::TooLarge)), (150, 1));
+    assert_eq!(notes.count(Class::OtherRepository), 1, "commits that the guest made for itself: {:?}", notes.lines());
+    assert_eq!(notes.total(Class::is_work), 152);
+    assert!(notes.lines().iter().any(|line| line.starts_with("left out: large: ")), "{:?}", notes.lines());
 }

@@ -1,8 +1,9 @@
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
-use history::{Error, History, Owner};
+use history::{Class, Error, History, Owner};
 
-use crate::arena::{Arena, SETTINGS, git, link, meta, run, write};
+use crate::arena::{Arena, SETTINGS, all_of, git, link, meta, run, write};
 
 #[test]
 fn what_git_would_add_comes_in_and_the_rest_stays_out() {
@@ -13,7 +14,8 @@ fn what_git_would_add_comes_in_and_the_rest_stays_out() {
     write(root, "sub/.gitignore", "!wanted.gen\n");
     write(root, "tracked.txt", "committed");
     write(root, "deep/tracked.gen", "tracked although ignored");
-    write(root, "build/tool.sh", "tracked although the template ignores it");
+    write(root, "build/tool.sh", "build results are work");
+    write(root, "node_modules/ours/tool.sh", "tracked although the template ignores it");
     git(root, &["add", "-f", "."]);
     git(root, &["commit", "-qm", "one"]);
     write(root, "tracked.txt", "edited");
@@ -21,7 +23,10 @@ fn what_git_would_add_comes_in_and_the_rest_stays_out() {
     write(root, "x.gen", "ignored");
     write(root, "sub/wanted.gen", "taken back in");
     write(root, "cache/x", "ignored");
-    write(root, "build/made", "ignored");
+    write(root, "sub/node_modules/m/i.js", "a cache");
+    write(root, "sub/target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# cargo's");
+    write(root, "target/map.txt", "somebody's target");
+    write(root, "dist/a.js", "not committed, not ignored");
     write(root, ".git/info/exclude", "mine\n");
     write(root, "mine", "ignored");
     write(root, ".vcodingignore", "huge-data/\n");
@@ -40,14 +45,17 @@ fn what_git_would_add_comes_in_and_the_rest_stays_out() {
             ".vcodingignore",
             "build/tool.sh",
             "deep/tracked.gen",
+            "dist/a.js",
+            "node_modules/ours/tool.sh",
             "sub/.gitignore",
             "sub/wanted.gen",
+            "target/map.txt",
             "tracked.txt",
             "untracked.txt"
         ]
     );
     assert_eq!(std::fs::read_to_string(arena.tree.join("tracked.txt")).unwrap(), "edited");
-    assert_eq!(imported.files, 8);
+    assert_eq!(imported.files, 11);
 }
 
 #[test]
@@ -66,9 +74,11 @@ fn secrets_are_kept_out_and_said_unless_they_are_let_in() {
     let (mut history, imported) = arena.import();
     for out in [".env", "keys/id_ed25519", "keys/server.pem", "big.bin", "fifo"] {
         assert!(!arena.tree.join(out).exists(), "{out}");
-        assert!(imported.left_out.list.iter().any(|(path, why)| path == out.as_bytes() && !why.is_empty()), "{out}");
+        let listed = imported.left_out.listed(|_| true);
+        assert!(listed.iter().any(|note| note.path == out.as_bytes() && !note.why.is_empty()), "{out}");
     }
-    assert_eq!(imported.left_out.total, 5);
+    assert_eq!(imported.left_out.total(|_| true), 5);
+    assert_eq!(imported.left_out.count(Class::Secret), 3);
     assert!(arena.tree.join(".env.example").exists() && arena.tree.join("conf/.env").exists());
     assert!(imported.notes.iter().any(|note| note.contains("conf/.env")), "{:?}", imported.notes);
     assert!(!arena.tree.join("keys").exists(), "a directory of which nothing came in is not made");
@@ -89,6 +99,54 @@ fn the_copy_shares_nothing_with_the_project() {
 }
 
 #[test]
+fn the_copy_has_the_projects_bits_and_so_has_what_a_rollback_makes_again() {
+    let arena = Arena::new();
+    let mode = |root: &Path, name: &str| std::fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o7777;
+    let set = |root: &Path, name: &str, mode| {
+        std::fs::set_permissions(root.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write(&arena.project, "open/plain", "1");
+    write(&arena.project, "open/tool", "1");
+    write(&arena.project, "closed/inner/f", "1");
+    for (name, bits) in [
+        ("", 0o751),
+        ("open", 0o2775),
+        ("open/plain", 0o644),
+        ("open/tool", 0o755),
+        ("closed", 0o700),
+        ("closed/inner", 0o755),
+    ] {
+        set(&arena.project, name, bits);
+    }
+    let (mut history, _) = arena.import();
+    let expected = |root: &Path| {
+        for (name, bits) in [
+            ("", 0o751),
+            ("open", 0o775),
+            ("open/plain", 0o644),
+            ("open/tool", 0o755),
+            ("closed", 0o700),
+            ("closed/inner", 0o755),
+        ] {
+            assert_eq!(mode(root, name), bits, "{name}");
+        }
+    };
+    expected(&arena.tree);
+    for name in ["open", "closed"] {
+        std::fs::remove_dir_all(arena.tree.join(name)).unwrap();
+    }
+    write(&arena.tree, "new/deep/f", "1");
+    arena.checkpoint(&mut history);
+    // What is known of the project's directories is on disk.
+    drop(history);
+    let mut history = History::open(&arena.host, SETTINGS).unwrap();
+    arena.rollback(&mut history, "base");
+    expected(&arena.tree);
+    arena.rollback(&mut history, "@~1");
+    assert_eq!(mode(&arena.tree, "new/deep"), 0o755, "of which nothing is known");
+}
+
+#[test]
 fn the_copy_belongs_to_its_owner() {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -104,7 +162,7 @@ fn the_copy_belongs_to_its_owner() {
     history.checkpoint(&arena.tree, &meta("request"), history::Activity::Still).unwrap();
     std::fs::remove_dir_all(arena.tree.join("dir")).unwrap();
     let base = history.base().unwrap().unwrap();
-    history.rollback(&arena.tree, Some(owner), base, &[], &meta("rollback")).unwrap();
+    history.rollback(&arena.tree, Some(owner), &all_of(base), &meta("rollback")).unwrap();
     for path in ["dir", "dir/a", "dir/link"] {
         let stat = std::fs::symlink_metadata(arena.tree.join(path)).unwrap();
         assert_eq!((stat.uid(), stat.gid()), (54321, 54322), "{path}");
@@ -145,7 +203,7 @@ fn submodules_stay_out_whole() {
     );
     let (mut history, imported) = arena.import();
     assert!(!arena.tree.join("sub").exists() && arena.tree.join(".gitmodules").exists());
-    assert!(imported.left_out.list.contains(&(b"sub".to_vec(), "a submodule".to_owned())));
+    assert!(imported.left_out.lines().contains(&"left out: sub: a submodule".to_owned()));
     assert!(!arena.checkpoint(&mut history).created);
 }
 

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use history::Error;
+use history::{Class, Error};
 use proptest::prelude::*;
 
-use crate::arena::{Arena, executable, link, meta, snapshot, write};
+use crate::arena::{Arena, all_of, executable, link, meta, snapshot, write};
 
 fn varied(root: &Path) {
     write(root, "kept", "same");
@@ -52,7 +52,7 @@ fn every_kind_of_change_is_taken_back_and_can_be_taken_forward_again() {
     let back = arena.rollback(&mut history, "base");
     assert_eq!(snapshot(&arena.tree), before);
     assert_eq!(back.checkpoint.tree, history.resolve("base").unwrap().tree);
-    assert!(back.notes.is_empty(), "{:?}", back.notes);
+    assert!(back.notes.is_empty() && back.remarks.is_empty(), "{back:?}");
     arena.rollback(&mut history, "@~1");
     assert_eq!(snapshot(&arena.tree), after);
     assert_eq!(history.list(10).unwrap().len(), 4);
@@ -67,7 +67,10 @@ fn only_the_given_paths_go_back() {
     arena.checkpoint(&mut history);
     let base = history.base().unwrap().unwrap();
     let paths = ["changed", "becomes-file", "new-directory/", "becomes-dir"].map(|path| path.as_bytes().to_vec());
-    history.rollback(&arena.tree, None, base, &paths, &meta("rollback")).unwrap();
+    fn only(base: history::Id, paths: &[Vec<u8>]) -> history::Rollback<'_> {
+        history::Rollback { paths, ..all_of(base) }
+    }
+    history.rollback(&arena.tree, None, &only(base, &paths), &meta("rollback")).unwrap();
     let read = |name: &str| std::fs::read_to_string(arena.tree.join(name)).unwrap();
     assert_eq!(
         (read("changed").as_str(), read("becomes-file/a/b").as_str(), read("becomes-dir").as_str()),
@@ -76,7 +79,8 @@ fn only_the_given_paths_go_back() {
     assert!(!arena.tree.join("new-directory").exists() && !arena.tree.join("deleted").exists());
     assert_eq!(read("other"), "a file now");
     for bad in ["../x", "/etc", "", "a/../b", ".git/config"] {
-        let refused = history.rollback(&arena.tree, None, base, &[bad.as_bytes().to_vec()], &meta("rollback"));
+        let paths = [bad.as_bytes().to_vec()];
+        let refused = history.rollback(&arena.tree, None, &only(base, &paths), &meta("rollback"));
         assert!(matches!(refused, Err(Error::Files(fs::Error::BadPath { .. }))), "{bad}");
     }
 }
@@ -113,7 +117,8 @@ fn what_is_in_no_checkpoint_and_in_the_way_is_set_aside() {
     arena.checkpoint(&mut history);
     let back = arena.rollback(&mut history, "base");
     assert_eq!(back.checkpoint.tree, history.resolve("base").unwrap().tree);
-    assert_eq!(back.notes.iter().filter(|note| note.contains("is kept as")).count(), 3, "{:?}", back.notes);
+    assert_eq!(back.remarks.iter().filter(|note| note.contains("is kept as")).count(), 3, "{:?}", back.remarks);
+    assert_eq!(back.notes.count(Class::MovedAside), 3);
     assert_eq!(std::fs::read_to_string(arena.tree.join("kept")).unwrap(), "same");
     assert!(arena.tree.join("kept.vcoding-kept-1/node_modules/x").exists());
     assert_eq!(std::fs::metadata(arena.tree.join("changed.vcoding-kept-1")).unwrap().len(), 200_000);
@@ -144,6 +149,92 @@ fn writing_never_goes_through_a_hard_link() {
     arena.checkpoint(&mut history);
     arena.rollback(&mut history, "base");
     assert_eq!(std::fs::read_to_string(outside).unwrap(), "after, through both names");
+}
+
+#[test]
+fn what_a_rollback_leaves_is_counted_and_moved_away_where_that_is_wanted() {
+    let (arena, mut history) = Arena::with(|root| {
+        varied(root);
+        write(root, ".gitignore", "*.cache\n");
+    });
+    for number in 0..30 {
+        write(&arena.tree, format!("made/part/{number}.cache"), "ignored");
+    }
+    write(&arena.tree, "made/part/file", "in the history");
+    write(&arena.tree, "made/node_modules/m/deep/i.js", "x");
+    write(&arena.tree, "made/node_modules/m/j.js", "x");
+    write(&arena.tree, "big", vec![0; 200_000]);
+    arena.checkpoint(&mut history);
+    let left = arena.rollback(&mut history, "base").left;
+    assert_eq!((left.names, left.files, left.uncounted), (32, 33, false), "{left:?}");
+    assert_eq!(left.first.len(), 20, "some are named");
+    assert!(arena.tree.join("made/part/0.cache").exists() && !arena.tree.join("made/part/file").exists());
+    let (back, clean) = arena.clean_rollback(&mut history, "base");
+    assert_eq!((back.moved.names, back.moved.files, back.left.names), (32, 33, 0), "{back:?}");
+    assert!(!arena.tree.join("made").exists() && !arena.tree.join("big").exists());
+    for moved in ["made/part/29.cache", "made/node_modules/m/deep/i.js", "big"] {
+        assert!(clean.join(moved).exists(), "{moved}");
+    }
+    assert!(!arena.checkpoint(&mut history).created, "nothing but the target is there");
+    // The control: nothing is left, and nowhere to put it is made.
+    std::fs::remove_dir_all(&clean).unwrap();
+    arena.clean_rollback(&mut history, "base");
+    assert!(!clean.exists());
+}
+
+#[test]
+fn what_was_there_at_the_target_stays_when_the_rest_is_moved_away() {
+    let (arena, mut history) = Arena::with(|root| {
+        varied(root);
+        write(root, ".gitignore", "*.cache\n");
+    });
+    write(&arena.tree, "before.cache", "x");
+    write(&arena.tree, "node_modules/m/i.js", "x");
+    // The file system's clock is the one that counts, and it may be a tick behind.
+    let born = std::fs::metadata(arena.tree.join("node_modules")).unwrap().created();
+    let Ok(born) = born else { return };
+    let past = |time: std::time::SystemTime| {
+        i64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap() + 1
+    };
+    let middle = history::Meta { label: Some("middle".into()), time_ms: past(born), ..meta("request") };
+    write(&arena.tree, "kept", "changed");
+    history.checkpoint(&arena.tree, &middle, history::Activity::Still).unwrap();
+    let after = loop {
+        write(&arena.tree, "after.cache", "x");
+        let made = std::fs::metadata(arena.tree.join("after.cache")).unwrap().created().unwrap();
+        if past(made) > middle.time_ms {
+            break "after.cache";
+        }
+        std::fs::remove_file(arena.tree.join("after.cache")).unwrap();
+    };
+    write(&arena.tree, "node_modules/m/new.js", "x");
+    arena.checkpoint(&mut history);
+    let (back, clean) = arena.clean_rollback(&mut history, "middle");
+    assert_eq!((back.moved.names, back.left.names), (1, 0), "{back:?}");
+    assert!(clean.join(after).exists() && !arena.tree.join(after).exists());
+    for there in ["before.cache", "node_modules/m/i.js", "node_modules/m/new.js"] {
+        assert!(arena.tree.join(there).exists(), "{there}");
+    }
+}
+
+#[test]
+fn only_what_lies_at_the_given_paths_is_moved_away() {
+    let (arena, mut history) = Arena::with(|root| {
+        varied(root);
+        write(root, ".gitignore", "*.cache\n");
+    });
+    for name in ["a/x.cache", "ab/x.cache", "b.cache"] {
+        write(&arena.tree, name, "x");
+    }
+    write(&arena.tree, "a/file", "x");
+    arena.checkpoint(&mut history);
+    let clean = arena.host.join("cleaned/1");
+    let paths = [b"a/".to_vec()];
+    let base = history.base().unwrap().unwrap();
+    let back = history::Rollback { to: base, paths: &paths, clean: Some(&clean) };
+    history.rollback(&arena.tree, None, &back, &meta("rollback")).unwrap();
+    assert!(!arena.tree.join("a").exists() && clean.join("a/x.cache").exists());
+    assert!(arena.tree.join("ab/x.cache").exists() && arena.tree.join("b.cache").exists());
 }
 
 #[derive(Clone, Debug)]
@@ -237,7 +328,7 @@ fn a_forged_tree_is_refused_before_anything_is_written() {
         let block = r#"{"v":1,"cause":"x","time_ms":0,"added":0,"changed":0,"deleted":0}"#;
         let commit = format!("tree {outer}\nauthor a <a> 0 +0000\ncommitter a <a> 0 +0000\n\nx\n\n{block}\n");
         let forged = forge("commit", commit.as_bytes()).parse().unwrap();
-        let refused = history.rollback(&arena.tree, None, forged, &[], &meta("rollback"));
+        let refused = history.rollback(&arena.tree, None, &all_of(forged), &meta("rollback"));
         assert!(matches!(refused, Err(Error::BadTree { .. })), "{name}: {refused:?}");
     }
     assert_eq!(snapshot(&arena.tree), before);

@@ -23,6 +23,50 @@ fn what_no_checkpoint_can_hold_is_said_and_not_destroyed_unasked() {
 }
 
 #[test]
+fn what_is_made_in_a_guest_is_work_unless_it_is_a_cache() {
+    let Some(world) = World::with_engine("what is work") else { return };
+    let project = world.repository("shop", &[("Dockerfile", DOCKERFILE), (".gitignore", "*.secret\n"), ("a", "1\n")]);
+    world.ok(&project, &["up"]);
+    let make = "mkdir dist; echo a >dist/a.js; echo b >data.zip; echo t >x.tmp; echo s >x.secret; \
+        mkdir -p node_modules/m; echo m >node_modules/m/i.js";
+    world.ok(&project, &["exec", "--", "sh", "-c", make]);
+    let shown = world.ok(&project, &["diff", "--stat"]);
+    for work in ["dist/a.js", "data.zip", "x.tmp"] {
+        assert!(shown.out.contains(work), "{work}: {}", shown.out);
+    }
+    assert!(!shown.err.contains("left out"), "{}", shown.err);
+    let verbose = world.ok(&project, &["-v", "diff", "--stat"]).err;
+    assert!(
+        verbose.contains("1 cache: node_modules") && verbose.contains("1 name that the project's own rules"),
+        "{verbose}"
+    );
+    assert_eq!(world.ctl(&project, &["destroy"]).status, 4, "it was not taken home");
+    world.ok(&project, &["apply"]);
+    assert_eq!(git(&project, &["show", "vcoding/shop:data.zip"]).trim(), "b");
+    world.ok(&project, &["destroy"]);
+}
+
+#[test]
+fn what_a_rollback_leaves_is_said_and_clean_moves_it_away() {
+    let Some(world) = World::with_engine("what a rollback leaves") else { return };
+    let files = [("Dockerfile", DOCKERFILE), (".gitignore", "*.o\n"), ("src/a", "1\n")];
+    let project = world.repository("shop", &files);
+    std::fs::set_permissions(project.join("src"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    world.ok(&project, &["up"]);
+    let modes = || world.ok(&project, &["exec", "--", "stat", "-c", "%a", "src", "src/a"]).out;
+    assert_eq!(modes(), "755\n644\n");
+    let make =
+        "mkdir -p made/part; for n in $(seq 30); do echo x >made/part/$n.o; done; echo w >made/part/w; rm -r src";
+    world.ok(&project, &["exec", "--", "sh", "-c", make]);
+    let back = world.ok(&project, &["rollback", "base"]);
+    assert!(back.err.contains("30 names (30 files) in no checkpoint") && back.err.contains("--clean"), "{}", back.err);
+    assert_eq!(modes(), "755\n644\n");
+    let back = world.ok(&project, &["rollback", "base", "--clean"]);
+    assert!(back.err.contains("moved to") && !back.err.contains("left as it was"), "{}", back.err);
+    assert_eq!(world.ok(&project, &["exec", "--", "ls"]).out, "Dockerfile\nsrc\n");
+}
+
+#[test]
 fn a_rebuild_that_is_refused_leaves_the_guest_as_it_was() {
     let Some(world) = World::with_engine("a refused rebuild") else { return };
     let project = world.repository("shop", &[("Dockerfile", DOCKERFILE), ("a", "1\n")]);

@@ -37,6 +37,7 @@ pub fn checkpoint(label: Option<String>, session: &Session, printer: &Printer) -
         printer.line(&format!("nothing changed since checkpoint {} ({made})", printer.data(Style::Yellow, &id)));
     }
     printer.notes(&result.notes);
+    printer.asides(&result.asides);
     Ok(0)
 }
 
@@ -117,6 +118,7 @@ pub fn diff(compare: &Compare<'_>, session: &Session, printer: &Printer) -> Outc
         compare.to.map_or_else(|| "now".into(), one_line)
     );
     printer.notes(&result.notes);
+    printer.asides(&result.asides);
     if result.files.is_empty() {
         printer.aside(&format!("{between}: nothing changed"));
         return Ok(0);
@@ -159,11 +161,18 @@ fn stat_row(file: &FileChange) -> Vec<Cell> {
     vec![Cell::styled(file.status.to_string(), style), Cell::new(lines), Cell::new(path)]
 }
 
-pub fn rollback(to: &str, runs: BesideRuns, paths: &[OsString], session: &Session, printer: &Printer) -> Outcome {
+pub fn rollback(
+    to: &str,
+    (clean, runs): (bool, BesideRuns),
+    paths: &[OsString],
+    session: &Session,
+    printer: &Printer,
+) -> Outcome {
     let workspace = session.workspace()?;
     let mut daemon = session.daemon()?;
     let name = names::checkpoint(&mut daemon, session, to)?;
-    let params = RollbackParams { workspace, to: name, paths: session.paths(paths)?, while_running: runs.into() };
+    let params =
+        RollbackParams { workspace, to: name, paths: session.paths(paths)?, clean, while_running: runs.into() };
     let result = wait::call::<CheckpointRollback>(&mut daemon, printer, "going back", &params)
         .map_err(|error| names::meant_as_path(error, &[to], "vcodingctl rollback NAME"))?;
     if printer.json {
@@ -181,6 +190,7 @@ pub fn rollback(to: &str, runs: BesideRuns, paths: &[OsString], session: &Sessio
     let counts = changes(c.added, c.changed, c.deleted);
     printer.line(&format!("{what} as it was at {} ({target}): {counts}", one_line(to)));
     printer.notes(&result.notes);
+    printer.asides(&result.asides);
     printer.next_of(&[("vcodingctl rollback @~1", "the way back")]);
     Ok(0)
 }

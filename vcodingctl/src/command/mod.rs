@@ -62,7 +62,9 @@ pub fn run(args: &Args, printer: &Printer) -> Outcome {
             let compare = history::Compare { from: from.as_deref(), to: to.as_deref(), stat: *stat, paths };
             history::diff(&compare, &session, printer)
         }
-        Command::Rollback { to, runs, paths } => history::rollback(to, *runs, paths, &session, printer),
+        Command::Rollback { to, runs, clean, paths } => {
+            history::rollback(to, (*clean, *runs), paths, &session, printer)
+        }
         Command::Apply { branch, runs } => apply::run(branch.clone(), *runs, &session, printer),
         Command::Collect { globs, to, force } => collect::run(globs, to.as_deref(), *force, &session, printer),
         Command::Consent(answer) => consent::run(*answer, &session, printer),

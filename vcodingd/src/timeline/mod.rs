@@ -5,11 +5,12 @@
 //! waits for a scan, never the other way round for longer than the look takes.
 
 mod names;
+pub mod remarks;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use history::Activity;
+pub use history::{Activity, Notes};
 use history::{History, Id, Meta, Owner, Settings};
 use protocol::checkpoint::{CheckpointView, DiffResult, FileChange};
 use protocol::{Bytes, Timestamp};
@@ -161,11 +162,7 @@ impl Timeline {
     }
 
     /// Records the work tree as it is; nothing new if it is as the newest checkpoint.
-    pub async fn checkpoint(
-        &self,
-        cause: Cause,
-        activity: Activity,
-    ) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+    pub async fn checkpoint(&self, cause: Cause, activity: Activity) -> Result<(CheckpointView, bool, Notes), Error> {
         self.with(move |history, paths| {
             let made = history.checkpoint(&paths.tree, &cause.meta(), activity)?;
             Ok((view(history, &made.checkpoint)?, made.created, made.notes))
@@ -189,6 +186,7 @@ impl Timeline {
             let diff = history.diff(from, to, &paths)?;
             Ok(DiffResult {
                 notes: Vec::new(),
+                asides: Vec::new(),
                 from: from.to_string(),
                 to: to.to_string(),
                 files: diff.files.into_iter().map(change).collect(),
@@ -228,27 +226,48 @@ impl Timeline {
     pub async fn bring_back(&self, tree: PathBuf) -> Result<(), Error> {
         self.with(move |history, paths| {
             let newest = history.resolve("@")?.id;
-            history.rollback(&tree, paths.owner, newest, &[], &Cause::of("recovery").meta()).map(drop)
+            let back = history::Rollback { to: newest, paths: &[], clean: None };
+            history.rollback(&tree, paths.owner, &back, &Cause::of("recovery").meta()).map(drop)
         })
         .await
     }
 
-    /// Brings the work tree to the tree of `to` and appends that as a checkpoint. The caller took
-    /// one before, which was `before`, and keeps the guest from writing. May be repeated after it
-    /// was cut off: a checkpoint that it had appended already is not appended twice.
-    pub async fn rollback(&self, to: Id, before: Id, only: Vec<Bytes>) -> Result<CheckpointView, Error> {
+    /// Brings the work tree to the tree of `to` and appends that as a checkpoint. The caller took one before, which was `before`, and
+    /// keeps the guest from writing. What no checkpoint holds and came after `to` is moved into `clean`, or stays. May be repeated
+    /// after it was cut off: a checkpoint that it had appended already is not appended twice.
+    pub async fn rollback(
+        &self,
+        to: Id,
+        before: Id,
+        only: Vec<Bytes>,
+        clean: Option<PathBuf>,
+    ) -> Result<RolledBack, Error> {
         self.with(move |history, paths| {
             let newest = history.resolve("@")?;
             if newest.parent == Some(before) && newest.meta.cause == "rollback" {
-                return view(history, &newest);
+                return Ok(RolledBack { checkpoint: view(history, &newest)?, found: None, lines: Vec::new() });
             }
             let only: Vec<Vec<u8>> = only.into_iter().map(|p| p.0).collect();
             let meta = Cause::of("rollback").meta();
-            let done = history.rollback(&paths.tree, paths.owner, to, &only, &meta)?;
-            view(history, &done.checkpoint)
+            let back = history::Rollback { to, paths: &only, clean: clean.as_deref() };
+            let done = history.rollback(&paths.tree, paths.owner, &back, &meta)?;
+            let short: String = to.to_string().chars().take(10).collect();
+            let mut lines = done.remarks;
+            lines.extend(remarks::of_rollback(&short, &done.left, &done.moved, &clean.unwrap_or_default()));
+            Ok(RolledBack { checkpoint: view(history, &done.checkpoint)?, found: Some(done.notes), lines })
         })
         .await
     }
+}
+
+/// What a rollback did.
+#[derive(Debug)]
+pub struct RolledBack {
+    pub checkpoint: CheckpointView,
+    /// What its last scan found, unless that was in an earlier life.
+    pub found: Option<Notes>,
+    /// What was moved, or stays although it was not there.
+    pub lines: Vec<String>,
 }
 
 fn change(file: history::FileChange) -> FileChange {

@@ -46,12 +46,12 @@ pub async fn copy_in(
                 time_ms: protocol::Timestamp::now().unix_ms(),
             };
             let done = history.import(&paths.project, &paths.tree, paths.owner, &meta, &let_in, &mut |_| {})?;
-            let total = done.left_out.total;
-            let named = done.left_out.list.into_iter().take(NAMED);
+            let listed = done.left_out.listed(|_| true);
+            let named = listed.iter().take(NAMED);
             Ok(CopiedIn {
                 files: done.files,
-                left_out: named.map(|(path, why)| LeftOut { path: path.into(), why }).collect(),
-                left_out_total: total,
+                left_out: named.map(|note| LeftOut { path: note.path.clone().into(), why: note.why.clone() }).collect(),
+                left_out_total: done.left_out.total(|_| true),
                 notes: done.notes,
             })
         })

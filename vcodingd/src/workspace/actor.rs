@@ -24,7 +24,7 @@ use super::{Say, Shared, Snapshot, failure};
 use crate::provider::Walls;
 use crate::runs::RunRecord;
 use crate::ssh::{Keys, Pool};
-use crate::timeline::{Activity, Cause, Ends, Paths, Timeline};
+use crate::timeline::{Activity, Cause, Ends, Notes, Paths, Timeline, remarks};
 
 /// Files of unapplied work that an error names.
 const LISTED: usize = 100;
@@ -52,7 +52,7 @@ pub(super) struct Actor {
     waiting: Option<Waiting>,
     pub(super) memory_kills: MemoryKills,
     /// What the last scan of the work tree had to say: what it left out, what it could not read.
-    pub(super) remarks: Vec<String>,
+    pub(super) remarks: Notes,
     published: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -116,7 +116,7 @@ pub(super) fn spawn(
         wanted,
         waiting: None,
         memory_kills,
-        remarks: Vec::new(),
+        remarks: Notes::default(),
         published,
         shared,
         record,
@@ -216,7 +216,9 @@ impl Actor {
                 answer(reply, done);
             }
             Command::Diff { from, to, paths, reply } => answer(reply, self.diff(from, to, paths).await),
-            Command::Rollback { to, paths, force, reply } => answer(reply, self.rollback(to, paths, force).await),
+            Command::Rollback { to, paths, clean, force, reply } => {
+                answer(reply, self.rollback(to, paths, clean, force).await);
+            }
             Command::Apply { branch, force, reply } => answer(reply, self.apply(branch, force).await),
             Command::RunStart { prepared, say, reply } => answer(reply, self.run_start(*prepared, &say).await),
             Command::RunCancel { run, reply } => answer(reply, self.run_cancel(&run).await),
@@ -397,27 +399,10 @@ impl Actor {
 
     /// Refuses where the work tree holds what no checkpoint can: it would be gone for good.
     fn needs_nothing_left_out(&self) -> Result<(), Error> {
-        // Of a list that was cut nobody knows what else would be on it.
-        let is_work = |remark: &&String| {
-            ["larger than", "another repository", "moved out of the way by a rollback"]
-                .iter()
-                .any(|w| remark.contains(w))
-                || remark.starts_with("left out: and ")
-        };
-        let only_here: Vec<String> = self
-            .remarks
-            .iter()
-            .filter(is_work)
-            .map(|remark| remark.trim_start_matches("left out: ").to_owned())
-            .collect();
-        if only_here.is_empty() {
-            return Ok(());
-        }
-        let names = only_here.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
-        let more = if only_here.len() > 3 { format!("; and {} more", only_here.len() - 3) } else { String::new() };
+        let Some(only_here) = remarks::only_here(&self.remarks) else { return Ok(()) };
         Err(Error::new(
             Kind::UnappliedWork,
-            format!("workspace {} holds what is in no checkpoint: {names}{more}", self.record.name),
+            format!("workspace {} holds what is in no checkpoint: {only_here}", self.record.name),
         )
         .hint("vcodingctl exec -- cat FILE > FILE takes one home, vcodingctl destroy --force ends it anyway"))
     }
@@ -442,7 +427,7 @@ impl Actor {
         &mut self,
         cause: Cause,
         activity: Activity,
-    ) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+    ) -> Result<(CheckpointView, bool, Notes), Error> {
         self.needs_history()?;
         if let Some(label) = &cause.label
             && let Ok(there) = self.timeline.resolve(label.clone()).await
@@ -482,11 +467,11 @@ impl Actor {
 
     async fn diff(&mut self, from: Option<String>, to: Option<String>, paths: Vec<Bytes>) -> Result<DiffResult, Error> {
         self.needs_history()?;
-        let mut notes = Vec::new();
+        let mut found = Notes::default();
         let to = match to {
             Some(name) => name,
             None => {
-                notes = self.checkpoint(Cause::of("diff"), Activity::Running).await?.2;
+                found = self.checkpoint(Cause::of("diff"), Activity::Running).await?.2;
                 "@".into()
             }
         };
@@ -494,11 +479,17 @@ impl Actor {
         let from = resolve(from.unwrap_or_else(|| "base".into())).await?;
         let to = resolve(to).await?;
         self.propose(from, to).await?;
-        let found = self.timeline.diff(from, to, paths).await.map_err(|e| failure::of_timeline(&e))?;
-        Ok(DiffResult { notes, ..found })
+        let diff = self.timeline.diff(from, to, paths).await.map_err(|e| failure::of_timeline(&e))?;
+        Ok(DiffResult { notes: remarks::lines(&found), asides: remarks::asides(&found), ..diff })
     }
 
-    async fn rollback(&mut self, to: String, paths: Vec<Bytes>, force: bool) -> Result<RollbackResult, Error> {
+    async fn rollback(
+        &mut self,
+        to: String,
+        paths: Vec<Bytes>,
+        clean: bool,
+        force: bool,
+    ) -> Result<RollbackResult, Error> {
         self.needs_history()?;
         if !force {
             self.needs_no_runs()?;
@@ -513,12 +504,13 @@ impl Actor {
                 return Err(Error::new(Kind::PathNotFound, message).hint("vcodingctl diff --stat"));
             }
         }
-        let operation = Operation::Rollback { to: target.to_string(), before: None, paths };
+        let operation = Operation::Rollback { to: target.to_string(), before: None, paths, clean };
         let told = self.operate(operation, &Say::default()).await?;
         match (told.rolled_back, told.before) {
             (Some(checkpoint), Some(before)) => {
-                let notes = self.remarks.clone();
-                Ok(RollbackResult { checkpoint, target: target.to_string(), before, notes })
+                let notes = told.notes.into_iter().chain(remarks::lines(&self.remarks)).collect();
+                let asides = remarks::asides(&self.remarks);
+                Ok(RollbackResult { checkpoint, target: target.to_string(), before, notes, asides })
             }
             _ => Err(Error::new(Kind::Internal, "a rollback ended without its checkpoint")),
         }
@@ -529,11 +521,11 @@ impl Actor {
         if !force {
             self.needs_no_runs()?;
         }
-        let (_, _, remarks) = self.checkpoint(Cause::of("apply"), Activity::Running).await?;
+        let (_, _, found) = self.checkpoint(Cause::of("apply"), Activity::Running).await?;
         let branch = branch.unwrap_or_else(|| format!("vcoding/{}", self.record.name));
         let told = self.operate(Operation::Apply { branch }, &Say::default()).await?;
         let applied = told.applied.ok_or_else(|| Error::new(Kind::Internal, "an apply ended without its branch"))?;
-        let notes = applied.notes.into_iter().chain(remarks).collect();
+        let notes = applied.notes.into_iter().chain(remarks::lines(&found)).collect();
         Ok(ApplyResult { notes, ..applied })
     }
 

@@ -21,7 +21,7 @@ use super::{Say, Snapshot, failure};
 use crate::provider::{GuestState, Provider};
 use crate::runs::RunRecord;
 use crate::ssh::Pool;
-use crate::timeline::Timeline;
+use crate::timeline::{Notes, Timeline};
 use crate::transfer::{self, CollectRequest};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -52,7 +52,7 @@ pub(super) enum Command {
     },
     Checkpoint {
         label: Option<String>,
-        reply: Reply<(CheckpointView, bool, Vec<String>)>,
+        reply: Reply<(CheckpointView, bool, Notes)>,
     },
     Diff {
         from: Option<String>,
@@ -63,6 +63,7 @@ pub(super) enum Command {
     Rollback {
         to: String,
         paths: Vec<Bytes>,
+        clean: bool,
         force: bool,
         reply: Reply<RollbackResult>,
     },
@@ -249,7 +250,7 @@ impl Handle {
         self.ask(|reply| Command::Destroy { force, purge, reply }).await
     }
 
-    pub async fn checkpoint(&self, label: Option<String>) -> Result<(CheckpointView, bool, Vec<String>), Error> {
+    pub async fn checkpoint(&self, label: Option<String>) -> Result<(CheckpointView, bool, Notes), Error> {
         self.ask(|reply| Command::Checkpoint { label, reply }).await
     }
 
@@ -257,8 +258,14 @@ impl Handle {
         self.ask(|reply| Command::Diff { from, to, paths, reply }).await
     }
 
-    pub async fn rollback(&self, to: String, paths: Vec<Bytes>, runs: WhileRunning) -> Result<RollbackResult, Error> {
-        let command = |force, reply| Command::Rollback { to: to.clone(), paths: paths.clone(), force, reply };
+    pub async fn rollback(
+        &self,
+        to: String,
+        paths: Vec<Bytes>,
+        clean: bool,
+        runs: WhileRunning,
+    ) -> Result<RollbackResult, Error> {
+        let command = |force, reply| Command::Rollback { to: to.clone(), paths: paths.clone(), clean, force, reply };
         self.beside_runs(runs, command).await
     }
 

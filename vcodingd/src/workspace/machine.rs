@@ -50,6 +50,9 @@ pub enum Operation {
         #[serde(default)]
         before: Option<String>,
         paths: Vec<protocol::Bytes>,
+        /// What no checkpoint holds and came after `to` goes to the trash.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        clean: bool,
     },
     /// The newest checkpoint home, as this branch.
     Apply {
@@ -198,7 +201,7 @@ mod tests {
             Operation::Destroy { purge: true, force: true },
             Operation::Destroy { purge: false, force: true },
             Operation::Destroy { purge: true, force: false },
-            Operation::Rollback { to: "a".into(), before: None, paths: Vec::new() },
+            Operation::Rollback { to: "a".into(), before: None, paths: Vec::new(), clean: false },
             Operation::Apply { branch: "b".into() },
         ]
     }

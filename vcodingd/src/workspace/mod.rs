@@ -18,6 +18,7 @@ mod active;
 mod actor;
 mod agent;
 mod apply;
+mod cleaned;
 mod consent;
 mod doctor;
 mod doings;

@@ -22,7 +22,7 @@ pub const BUILT: &str = "built";
 #[cfg(debug_assertions)]
 pub fn all() -> Vec<String> {
     use super::machine::Operation;
-    let rollback = Operation::Rollback { to: String::new(), before: None, paths: Vec::new() };
+    let rollback = Operation::Rollback { to: String::new(), before: None, paths: Vec::new(), clean: false };
     let commands = [
         ("up", Operation::Up { rebuild: false, no_cache: false }),
         ("rebuild", Operation::Up { rebuild: true, no_cache: false }),

@@ -16,7 +16,7 @@ use super::actor;
 use super::handle::{Handle, Rebuild};
 use super::record::{LimitsRecord, Rest, WorkspaceRecord};
 use super::recovery::{self, Recovered};
-use super::{Say, Shared, consent, failure, trash};
+use super::{Say, Shared, cleaned, consent, failure, trash};
 use crate::agents::{self};
 use crate::config;
 use crate::runs::RunRecord;
@@ -105,6 +105,11 @@ impl Registry {
                 let Some(swept) = shutdown.run_until_cancelled(sweep).await else { return };
                 for gone in swept {
                     tracing::info!(workspace = %gone.id, bytes = gone.bytes, "a destroyed workspace was kept long enough, or the trash had become too large");
+                }
+                let state_dir = shared.state_dir.clone();
+                let cleaned = move || cleaned::sweep(&state_dir, std::time::SystemTime::now());
+                if let Err(error) = tokio::task::spawn_blocking(cleaned).await {
+                    tracing::warn!(%error, "what rollbacks moved away was not looked through");
                 }
             }
         });
@@ -233,7 +238,7 @@ impl Registry {
         };
         let mut done = handle.up(rebuild, say).await?;
         if let Some((_, Some(checkpoint))) = from {
-            let back = handle.rollback(checkpoint, Vec::new(), WhileRunning::Refuse).await?;
+            let back = handle.rollback(checkpoint, Vec::new(), false, WhileRunning::Refuse).await?;
             done.told.notes.push(format!("its work tree is as it was at {}", back.target));
         }
         Ok(done.into_result(&handle))

@@ -3,9 +3,9 @@
 use protocol::{Error, Kind};
 
 use super::actor::Actor;
-use super::failure;
 use super::machine::{Intent, Operation};
 use super::steps::Told;
+use super::{cleaned, failure};
 use crate::provider::{Error as ProviderError, GuestState};
 use crate::timeline::{Activity, Cause};
 
@@ -60,7 +60,7 @@ impl Actor {
     }
 
     pub(super) async fn restore(&mut self, operation: &Operation, told: &mut Told) -> Result<(), Error> {
-        let Operation::Rollback { to, before, paths } = operation else {
+        let Operation::Rollback { to, before, paths, clean } = operation else {
             return Err(Error::new(Kind::Internal, "only a rollback restores"));
         };
         let id = |text: &str| {
@@ -73,10 +73,16 @@ impl Actor {
         let (to, before_id) = (id(to)?, id(before)?);
         // Again, where this is another life of the daemon.
         self.hold().await?;
-        let done = self.timeline.rollback(to, before_id, paths.clone()).await;
+        let clean = clean.then(|| cleaned::place(&self.places.host()));
+        let done = self.timeline.rollback(to, before_id, paths.clone(), clean).await;
         self.let_go().await;
         told.before = Some(before.clone());
-        told.rolled_back = Some(done.map_err(|e| failure::of_timeline(&e))?);
+        let done = done.map_err(|e| failure::of_timeline(&e))?;
+        told.rolled_back = Some(done.checkpoint);
+        told.notes.extend(done.lines);
+        if let Some(found) = done.found {
+            self.remarks = found;
+        }
         self.look_at_history().await
     }
 }

@@ -128,7 +128,10 @@ impl Actor {
             make(&places.host(), 0o700)?;
             make(&places.etc(), 0o755)?;
             for guests in [places.tree(), places.home(), places.run()] {
-                make(&guests, 0o700)?;
+                // The work tree has the project's bits; what keeps others out is the directory above.
+                if guests != places.tree() || !guests.is_dir() {
+                    make(&guests, 0o700)?;
+                }
                 std::os::unix::fs::lchown(&guests, Some(user.uid), Some(user.gid))
                     .map_err(|e| failure::of_file(&guests, &e))?;
             }

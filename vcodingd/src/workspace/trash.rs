@@ -201,7 +201,7 @@ pub(super) async fn forget_runs(shared: &Shared, workspace: &WorkspaceId) -> Res
 }
 
 /// A directory that a guest could write, to any depth, following nothing.
-fn remove(path: &Path) -> Result<(), (PathBuf, io::Error)> {
+pub(super) fn remove(path: &Path) -> Result<(), (PathBuf, io::Error)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     if !path.exists() && !path.is_symlink() {
         return Ok(());

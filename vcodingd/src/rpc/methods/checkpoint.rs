@@ -6,6 +6,7 @@ use protocol::methods::{Apply, CheckpointCreate, CheckpointDiff, CheckpointList 
 use protocol::{Error, Kind};
 
 use super::{Context, register};
+use crate::timeline::remarks;
 use crate::transfer::CollectRequest;
 
 const LISTED: u32 = 1000;
@@ -15,8 +16,9 @@ const MAX_LABEL: usize = 200;
 pub(super) fn register_all(module: &mut RpcModule<Context>) {
     register::<CheckpointCreate, _, _>(module, async |context, _, params| {
         let label = params.label.map(label_of).transpose()?;
-        let (checkpoint, created, notes) = context.registry.find(&params.workspace)?.checkpoint(label).await?;
-        Ok(CheckpointResult { checkpoint, created, notes })
+        let (checkpoint, created, found) = context.registry.find(&params.workspace)?.checkpoint(label).await?;
+        let (notes, asides) = (remarks::lines(&found), remarks::asides(&found));
+        Ok(CheckpointResult { checkpoint, created, notes, asides })
     });
     register::<List, _, _>(module, async |context, _, params| {
         let limit = params.limit.unwrap_or(LISTED).min(MAX_LISTED);
@@ -27,7 +29,8 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
         context.registry.find(&params.workspace)?.diff(params.from, params.to, params.paths).await
     });
     register::<CheckpointRollback, _, _>(module, async |context, _, params| {
-        context.registry.find(&params.workspace)?.rollback(params.to, params.paths, params.while_running).await
+        let handle = context.registry.find(&params.workspace)?;
+        handle.rollback(params.to, params.paths, params.clean, params.while_running).await
     });
     register::<Collect, _, _>(module, async |context, _, params| {
         let refused = |what: &str| Err(Error::new(Kind::InvalidParameters, format!("transfer.collect: {what}")));

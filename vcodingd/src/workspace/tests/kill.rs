@@ -169,7 +169,7 @@ async fn a_destroy_is_finished_wherever_it_was_cut_off_and_leaves_no_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
-    let operation = Operation::Rollback { to: String::new(), before: None, paths: Vec::new() };
+    let operation = Operation::Rollback { to: String::new(), before: None, paths: Vec::new(), clean: false };
     for point in points(&operation) {
         after_death!(
             point,
@@ -181,7 +181,7 @@ async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
             },
             |dying| {
                 dying.handle().pool().await.unwrap();
-                dying.handle().rollback("base".into(), Vec::new(), WhileRunning::Refuse).await
+                dying.handle().rollback("base".into(), Vec::new(), false, WhileRunning::Refuse).await
             },
             |daemon, _world| {
                 let view = daemon.settled().await.unwrap();
@@ -190,7 +190,7 @@ async fn a_rollback_is_finished_once_wherever_it_was_cut_off() {
                 let causes: Vec<_> =
                     daemon.handle().checkpoints(10).await.unwrap().into_iter().map(|c| c.cause).collect();
                 assert_eq!(causes.iter().filter(|c| *c == "rollback").count(), 1, "{point}: {causes:?}");
-                daemon.handle().rollback("@~1".into(), Vec::new(), WhileRunning::Refuse).await.unwrap();
+                daemon.handle().rollback("@~1".into(), Vec::new(), false, WhileRunning::Refuse).await.unwrap();
                 assert_eq!(daemon.exec(&["read", "b.txt"]).await.1, "in no checkpoint yet", "{point}");
             }
         );

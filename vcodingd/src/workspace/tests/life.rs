@@ -184,7 +184,7 @@ async fn rollback_of_some_paths_leaves_the_others() {
     daemon.up(&world.project).await.unwrap();
     daemon.exec(&["write", "a.txt", "second"]).await;
     daemon.exec(&["write", "b.txt", "new"]).await;
-    let done = daemon.handle().rollback("base".into(), vec!["a.txt".into()], WhileRunning::Refuse).await.unwrap();
+    let done = daemon.handle().rollback("base".into(), vec!["a.txt".into()], false, WhileRunning::Refuse).await.unwrap();
     assert_eq!(daemon.exec(&["read", "a.txt"]).await.1, "first\n");
     assert_eq!(daemon.exec(&["read", "b.txt"]).await.1, "new");
     let log = daemon.handle().checkpoints(10).await.unwrap();
@@ -280,13 +280,13 @@ async fn what_a_run_would_suffer_from_is_refused_waited_for_or_forced() {
     let refusals = [
         handle.stop(WhileRunning::Refuse).await.unwrap_err(),
         handle.apply(None, WhileRunning::Refuse).await.unwrap_err(),
-        handle.rollback("base".into(), Vec::new(), WhileRunning::Refuse).await.unwrap_err(),
+        handle.rollback("base".into(), Vec::new(), false, WhileRunning::Refuse).await.unwrap_err(),
     ];
     for refused in refusals {
         assert_eq!(refused.kind(), Kind::RunsUnderWay, "{refused}");
         assert!(refused.message.contains("(hang)"), "it names the run: {refused}");
     }
-    handle.rollback("base".into(), Vec::new(), WhileRunning::Force).await.unwrap();
+    handle.rollback("base".into(), Vec::new(), false, WhileRunning::Force).await.unwrap();
     assert!(!daemon.registry.run(&run.id).unwrap().state.is_over(), "it goes on");
     // Whoever waits is let through by the run's end, and not before.
     let mut stopping = std::pin::pin!(handle.stop(WhileRunning::Wait));

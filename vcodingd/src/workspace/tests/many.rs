@@ -53,7 +53,7 @@ fn intents(base: &str) -> Vec<Intent> {
         Operation::Stop,
         Operation::Destroy { purge: false, force: true },
         Operation::Destroy { purge: true, force: true },
-        Operation::Rollback { to: base.to_owned(), before: Some(base.to_owned()), paths: Vec::new() },
+        Operation::Rollback { to: base.to_owned(), before: Some(base.to_owned()), paths: Vec::new(), clean: false },
         Operation::Apply { branch: "vcoding/many".into() },
     ];
     let all = operations.into_iter().flat_map(|operation| {
