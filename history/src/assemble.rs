@@ -8,21 +8,33 @@
 
 use std::collections::HashMap;
 
-use crate::cache::{Cache, Seen, Tree};
+use crate::cache::{Cache, Tree};
+use crate::files::Files;
 use crate::object::Kind;
 use crate::pack::{Deflater, Writer};
-use crate::tree::{self, Entry, Mode, Strict};
+use crate::store::Store;
+use crate::tree::{self, Entry, Item, Mode, Strict};
 use crate::walk::{Listing, Walked};
 use crate::{Error, Id, Result, names};
 
 pub(crate) struct Assembled {
     pub(crate) root: Id,
-    /// The entries of trees that were not in the store before.
-    pub(crate) new: HashMap<Id, Vec<Entry>>,
+    /// The bytes of trees that were not in the store before: a third of what their entries take.
+    pub(crate) new: HashMap<Id, Vec<u8>>,
     /// Of every directory that is in it, for the next time.
     pub(crate) trees: HashMap<Vec<u8>, Tree>,
     /// Directories that are not in it, since only left-out things lie in them; what lies in a directory comes before it.
     pub(crate) hollow: Vec<Vec<u8>>,
+}
+
+impl Assembled {
+    /// The entries of one of its trees, or of one that `store` has.
+    pub(crate) fn entries(&self, store: &Store, id: Id) -> Result<Vec<Entry>> {
+        match self.new.get(&id) {
+            Some(bytes) => tree::read(id, bytes, Strict::History),
+            None => store.read_tree(id),
+        }
+    }
 }
 
 /// `cache` saves making the tree of a directory in which nothing changed.
@@ -42,7 +54,7 @@ pub(crate) fn assemble(
             return Err(Error::damaged("the work tree cannot be listed"));
         }
         if listing.batches > 1 {
-            listing.held.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            listing.files.sort();
         }
         let name = names::split(path).1.to_vec();
         let entry = if listing.broken {
@@ -50,7 +62,12 @@ pub(crate) fn assemble(
         } else if let Some(others) = others(path, listing, &mut done, &reference)? {
             let id = match cache.tree(path) {
                 Some(tree) if tree.others == others && same(cache.directory(path), listing) => tree.id,
-                _ => write(files(listing).chain(others.iter().cloned()), writer, &mut deflater, &mut assembled.new)?,
+                _ => {
+                    let mut items = Vec::with_capacity(listing.files.len() + others.len());
+                    items.extend(files(listing));
+                    items.extend(others.iter().map(Entry::item));
+                    write(items, writer, &mut deflater, &mut assembled.new)?
+                }
             };
             assembled.trees.insert(path.clone(), Tree { id, others });
             Some(Entry { name, mode: Mode::Directory, id })
@@ -66,15 +83,13 @@ pub(crate) fn assemble(
     Ok(assembled)
 }
 
-fn files(listing: &Listing) -> impl Iterator<Item = Entry> {
-    let files = listing.held.iter().filter(|held| held.seen.is_some());
-    files.map(|held| Entry { name: held.name.clone(), mode: held.mode, id: held.id })
+fn files(listing: &Listing) -> impl Iterator<Item = Item<'_>> {
+    listing.files.iter().map(|(name, seen)| Item { name, mode: seen.key.mode(), id: seen.id })
 }
 
 /// Whether the files are those that the cache has.
-fn same(known: &[(Vec<u8>, Seen)], listing: &Listing) -> bool {
-    let files = listing.held.iter().filter(|held| held.seen.is_some()).count();
-    listing.as_known == files && files == known.len()
+fn same(known: Option<&Files>, listing: &Listing) -> bool {
+    listing.as_known == listing.files.len() && listing.files.len() == known.map_or(0, Files::len)
 }
 
 /// The entries of one directory that are no files, in git's order; `None` if it is not in the tree at all.
@@ -84,9 +99,9 @@ fn others(
     done: &mut HashMap<&[u8], Option<Entry>>,
     reference: &impl Fn(&[u8]) -> Result<Option<Entry>>,
 ) -> Result<Option<Vec<Entry>>> {
-    let links = listing.held.iter().filter(|held| held.seen.is_none());
+    let links = listing.links.iter();
     let mut others: Vec<Entry> =
-        links.map(|held| Entry { name: held.name.clone(), mode: held.mode, id: held.id }).collect();
+        links.map(|(name, id)| Entry { name: name.clone(), mode: Mode::Symlink, id: *id }).collect();
     let mut holds_more = listing.holds_more;
     for name in &listing.directories {
         match done.remove(names::join(path, name).as_slice()).flatten() {
@@ -100,7 +115,7 @@ fn others(
             None => holds_more = true,
         }
     }
-    let empty = others.is_empty() && files(listing).next().is_none();
+    let empty = others.is_empty() && listing.files.is_empty();
     let hollow = empty && holds_more && !path.is_empty();
     if hollow && !reference(path)?.is_some_and(|entry| entry.mode.is_directory()) {
         return Ok(None);
@@ -110,18 +125,17 @@ fn others(
 }
 
 fn write(
-    entries: impl Iterator<Item = Entry>,
+    items: Vec<Item<'_>>,
     writer: &Writer<'_>,
     deflater: &mut Deflater,
-    new: &mut HashMap<Id, Vec<Entry>>,
+    new: &mut HashMap<Id, Vec<u8>>,
 ) -> Result<Id> {
-    let mut entries: Vec<Entry> = entries.collect();
-    let bytes = tree::write(&mut entries, Strict::History)
+    let bytes = tree::write_items(items, Strict::History)
         .map_err(|why| Error::damaged(format!("the scan made a tree that is none: {why}")))?;
     let id = crate::object::id(Kind::Tree, &bytes)?;
     if !writer.knows(&id) {
         writer.add(deflater, Kind::Tree, &bytes)?;
-        new.insert(id, entries);
+        new.insert(id, bytes);
     }
     Ok(id)
 }

@@ -1,11 +1,12 @@
 //! What each file's content was called when it was last read, so that an unchanged file is not read again.
 //!
-//! A file is unchanged if `statx` says the same as before ([`Key`]); the guest can set `mtime` but not `ctime`. Ways around that:
+//! A file is unchanged if `statx` says the same as before ([`Key`]). Its `ctime` tells: the guest cannot set it, and whatever sets
+//! another time, size or mode moves it on. Ways around that:
 //!
 //! - A change within the clock's grain of the last one leaves the times alone. What was that young when it was read is [`racy`] and
 //!   is read again.
 //! - A store into a mapped page that is dirty already changes no time at all. When a run has ended, what was read while the guest
-//!   ran and had changed shortly before that is read again ([`Seen::suspect`]).
+//!   ran and had changed shortly before that is read again ([`suspect`]).
 //!
 //! A file may also be as `statx` remembers it and its content not, where the machine lost its power between the two: what was seen
 //! before the machine was started is read again.
@@ -17,11 +18,12 @@ use std::path::Path;
 
 use fs::{Stat, Time};
 
+use crate::files::Files;
 use crate::record::{self, Durability, Fields, Reader};
 use crate::tree::{Entry, Mode};
 use crate::{Id, Result, rules};
 
-const MAGIC: &[u8; 8] = b"VCSCAN03";
+const MAGIC: &[u8; 8] = b"VCSCAN04";
 /// Coarser than the clock that any kernel stamps files with.
 const GRAIN_MS: i64 = 10;
 /// How long before its reading a file's last change may lie for a mapped page to be still dirty. The kernel writes back after 30
@@ -30,17 +32,17 @@ const DIRTY_MS: i64 = 60_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
-    dev: u64,
     ino: u64,
     size: u64,
+    changed_sec: i64,
+    changed_nsec: u32,
     mode: u32,
-    mtime: Time,
-    ctime: Time,
 }
 
 impl Key {
     pub(crate) fn of(stat: &Stat) -> Self {
-        Self { dev: stat.dev, ino: stat.ino, size: stat.size, mode: stat.mode, mtime: stat.mtime, ctime: stat.ctime }
+        let Time { sec, nsec } = stat.ctime;
+        Self { ino: stat.ino, size: stat.size, changed_sec: sec, changed_nsec: nsec, mode: stat.mode }
     }
 
     pub(crate) fn mode(&self) -> Mode {
@@ -48,8 +50,7 @@ impl Key {
     }
 
     fn changed_ms(&self) -> i64 {
-        let latest = self.mtime.max(self.ctime);
-        latest.sec.saturating_mul(1000).saturating_add(i64::from(latest.nsec / 1_000_000))
+        self.changed_sec.saturating_mul(1000).saturating_add(i64::from(self.changed_nsec / 1_000_000))
     }
 }
 
@@ -58,19 +59,15 @@ impl Key {
 pub(crate) struct Seen {
     pub(crate) key: Key,
     pub(crate) id: Id,
-    /// When, in milliseconds since 1970.
-    pub(crate) read_ms: i64,
     /// Changed so shortly before the scan that a further change may not show.
     pub(crate) racy: bool,
-    /// Read while nothing could write to it.
-    pub(crate) settled: bool,
+    /// Whether a mapped write may pass unseen after it: it was read soon after its change, while something could write to it.
+    pub(crate) suspect: bool,
 }
 
-impl Seen {
-    /// Whether a mapped write may have passed unseen since.
-    pub(crate) fn suspect(&self) -> bool {
-        !self.settled && self.read_ms.saturating_sub(self.key.changed_ms()) < DIRTY_MS
-    }
+/// Whether a mapped write may pass unseen after a file with this key was read at `read_ms`, while something could write to it.
+pub(crate) fn suspect(key: &Key, read_ms: i64) -> bool {
+    read_ms.saturating_sub(key.changed_ms()) < DIRTY_MS
 }
 
 /// Whether a file with this key, read by a scan that began at `start_ms`, could change again without a sign.
@@ -89,14 +86,14 @@ pub(crate) struct Tree {
 /// By directory: the files' names, sorted, and how they were seen.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(crate) struct Cache {
-    directories: HashMap<Vec<u8>, Vec<(Vec<u8>, Seen)>>,
+    directories: HashMap<Vec<u8>, Files>,
     /// Not saved: a tree is quickly made again.
     trees: HashMap<Vec<u8>, Tree>,
 }
 
 impl Cache {
-    pub(crate) fn directory(&self, path: &[u8]) -> &[(Vec<u8>, Seen)] {
-        self.directories.get(path).map_or(&[], Vec::as_slice)
+    pub(crate) fn directory(&self, path: &[u8]) -> Option<&Files> {
+        self.directories.get(path)
     }
 
     pub(crate) fn tree(&self, path: &[u8]) -> Option<&Tree> {
@@ -108,18 +105,18 @@ impl Cache {
     }
 
     /// Sets what is known of a directory's files, which are sorted by name.
-    pub(crate) fn put(&mut self, path: &[u8], files: Vec<(Vec<u8>, Seen)>) {
-        debug_assert!(files.is_sorted_by(|a, b| a.0 < b.0));
+    pub(crate) fn put(&mut self, path: Vec<u8>, files: Files) {
+        debug_assert!(files.iter().is_sorted_by(|a, b| a.0 < b.0));
         if files.is_empty() {
-            self.directories.remove(path);
+            self.directories.remove(&path);
         } else {
-            self.directories.insert(path.to_vec(), files);
+            self.directories.insert(path, files);
         }
     }
 
     /// Marks what is as young as `end_ms`; for files that we wrote ourselves and saw afterwards.
     pub(crate) fn mark_racy(&mut self, end_ms: i64) {
-        for (_, seen) in self.directories.values_mut().flatten() {
+        for seen in self.directories.values_mut().flat_map(Files::seen_mut) {
             seen.racy = racy(&seen.key, end_ms);
         }
     }
@@ -131,7 +128,7 @@ impl Cache {
         for (directory, files) in &self.directories {
             fields.bytes(directory);
             fields.number(files.len() as u64);
-            for (name, seen) in files {
+            for (name, seen) in files.iter() {
                 fields.bytes(name);
                 write(&mut fields, seen);
             }
@@ -146,9 +143,9 @@ impl Cache {
             Ok(None) | Err(_) => Self::default(),
         };
         for files in cache.directories.values_mut() {
-            files.retain(|(_, seen)| in_store(&seen.id));
+            files.retain(|seen| in_store(&seen.id));
             // A search in it relies on the order.
-            files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            files.sort();
         }
         cache
     }
@@ -165,8 +162,13 @@ impl Cache {
         }
         while !reader.is_at_end() {
             let directory = reader.bytes()?.to_vec();
-            let files = (0..reader.number()?).map(|_| Some((reader.bytes()?.to_vec(), read(&mut reader)?)));
-            let files = files.collect::<Option<Vec<_>>>()?;
+            let mut files = Files::default();
+            for _ in 0..reader.number()? {
+                let name = reader.bytes()?;
+                u16::try_from(name.len()).ok()?;
+                files.push(name, read(&mut reader)?);
+            }
+            files.shrink();
             cache.directories.insert(directory, files);
         }
         Some(cache)
@@ -180,53 +182,50 @@ fn boot() -> Vec<u8> {
 }
 
 fn write(fields: &mut Fields, seen: &Seen) {
-    let Key { dev, ino, size, mode, mtime, ctime } = seen.key;
-    for number in [dev, ino, size, u64::from(mode)] {
+    let Key { ino, size, changed_sec, changed_nsec, mode } = seen.key;
+    for number in [ino, size, u64::from(mode)] {
         fields.number(number);
     }
-    for time in [mtime, ctime] {
-        fields.signed(time.sec);
-        fields.number(u64::from(time.nsec));
-    }
+    fields.signed(changed_sec);
+    fields.number(u64::from(changed_nsec));
     fields.raw(seen.id.as_bytes());
-    fields.signed(seen.read_ms);
-    fields.number(u64::from(seen.racy) | u64::from(seen.settled) << 1);
+    fields.number(u64::from(seen.racy) | u64::from(seen.suspect) << 1);
 }
 
 fn read(reader: &mut Reader<'_>) -> Option<Seen> {
-    let (dev, ino, size) = (reader.number()?, reader.number()?, reader.number()?);
+    let (ino, size) = (reader.number()?, reader.number()?);
     let mode = u32::try_from(reader.number()?).ok()?;
-    let mut time = || Some(Time { sec: reader.signed()?, nsec: u32::try_from(reader.number()?).ok()? });
-    let (mtime, ctime) = (time()?, time()?);
+    let (changed_sec, changed_nsec) = (reader.signed()?, u32::try_from(reader.number()?).ok()?);
     let id = Id::from_slice(reader.raw(20)?)?;
-    let read_ms = reader.signed()?;
     let flags = reader.number()?;
-    let key = Key { dev, ino, size, mode, mtime, ctime };
-    Some(Seen { key, id, read_ms, racy: flags & 1 != 0, settled: flags & 2 != 0 })
+    let key = Key { ino, size, changed_sec, changed_nsec, mode };
+    Some(Seen { key, id, racy: flags & 1 != 0, suspect: flags & 2 != 0 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seen(changed_ms: i64, read_ms: i64, settled: bool) -> Seen {
-        let time = Time { sec: changed_ms / 1000, nsec: u32::try_from(changed_ms % 1000).unwrap() * 1_000_000 };
-        let key = Key { dev: 1, ino: 1 << 40, size: 3, mode: 0o644, mtime: time, ctime: time };
-        Seen { key, id: Id::EMPTY_TREE, read_ms, racy: true, settled }
+    fn key(changed_ms: i64) -> Key {
+        let nsec = u32::try_from(changed_ms % 1000).unwrap() * 1_000_000;
+        Key { ino: 1 << 40, size: 3, changed_sec: changed_ms / 1000, changed_nsec: nsec, mode: 0o644 }
+    }
+
+    fn seen(changed_ms: i64, suspect: bool) -> Seen {
+        Seen { key: key(changed_ms), id: Id::EMPTY_TREE, racy: true, suspect }
     }
 
     #[test]
     fn what_changed_shortly_before_a_scan_is_racy() {
-        assert!(racy(&seen(1_000_000, 0, false).key, 1_000_005));
-        assert!(racy(&seen(1_000_000, 0, false).key, 999_000));
-        assert!(!racy(&seen(1_000_000, 0, false).key, 1_000_011));
+        assert!(racy(&key(1_000_000), 1_000_005));
+        assert!(racy(&key(1_000_000), 999_000));
+        assert!(!racy(&key(1_000_000), 1_000_011));
     }
 
     #[test]
     fn what_was_read_soon_after_its_change_beside_a_running_guest_is_suspect() {
-        assert!(seen(1_000_000, 1_030_000, false).suspect());
-        assert!(!seen(1_000_000, 1_030_000, true).suspect());
-        assert!(!seen(1_000_000, 1_070_000, false).suspect());
+        assert!(suspect(&key(1_000_000), 1_030_000));
+        assert!(!suspect(&key(1_000_000), 1_070_000));
     }
 
     #[test]
@@ -234,12 +233,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scan-cache");
         let mut cache = Cache::default();
-        cache.put(b"", vec![(b"a".to_vec(), seen(3, 4, false)), (b"b\xff".to_vec(), seen(1, 2, true))]);
-        cache.put(b"dir/sub", vec![(b"x".to_vec(), seen(5, -6, false))]);
+        let files = |files: &[(&[u8], Seen)]| {
+            let mut made = Files::default();
+            files.iter().for_each(|(name, seen)| made.push(name, *seen));
+            made
+        };
+        cache.put(Vec::new(), files(&[(b"a", seen(3, false)), (b"b\xff", seen(1, true))]));
+        cache.put(b"dir/sub".to_vec(), files(&[(b"x", seen(5, false))]));
         cache.save(&path).unwrap();
         let load = |path: &Path| Cache::load(path, |_| true);
         assert_eq!(load(&path), cache);
-        assert!(Cache::load(&path, |_| false).directory(b"").is_empty(), "what the store does not hold is read again");
+        assert!(
+            Cache::load(&path, |_| false).directory(b"").is_some_and(Files::is_empty),
+            "what the store does not hold is read again"
+        );
         let content = record::load(&path, MAGIC).unwrap().unwrap();
         assert_eq!(Cache::parse(&content, &boot()), Some(cache));
         assert_eq!(Cache::parse(&content, b"before the last start"), None);

@@ -5,7 +5,7 @@ use std::path::Path;
 use fs::Root;
 
 use crate::commit::{self, Checkpoint, Meta};
-use crate::compare::{compare, count};
+use crate::compare::tally;
 use crate::history::{BASE, HEAD, History};
 use crate::notes::Notes;
 use crate::object::Kind;
@@ -52,6 +52,7 @@ impl History {
             max_file: self.settings.max_file,
             reference: parent.tree,
             activity,
+            most: self.modes.most(self.settings.most),
             sweep: None,
         };
         let mut scanned = scan(&root, &basis, &writer)?;
@@ -60,11 +61,8 @@ impl History {
         let created = new != parent.tree || labelled;
         let mut id = parent.id;
         if created {
-            let read = |id: Id| match scanned.assembled.new.get(&id) {
-                Some(entries) => Ok(entries.clone()),
-                None => self.store.read_tree(id),
-            };
-            let counts = count(&compare(read, Some(parent.tree), Some(new))?);
+            let read = |id: Id| scanned.assembled.entries(&self.store, id);
+            let counts = tally(read, Some(parent.tree), Some(new))?;
             let bytes = commit::write(new, Some(parent.id), meta, counts);
             id = writer.add(&mut Deflater::new(), Kind::Commit, &bytes)?;
         }

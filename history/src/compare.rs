@@ -18,6 +18,31 @@ pub(crate) fn compare(
     new: Option<Id>,
 ) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
+    each(read, old, new, |change| changes.push(change))?;
+    changes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(changes)
+}
+
+/// How many there are, as [`count`] counts them, of which none is kept.
+pub(crate) fn tally(
+    read: impl Fn(Id) -> Result<Vec<Entry>>,
+    old: Option<Id>,
+    new: Option<Id>,
+) -> Result<(u64, u64, u64)> {
+    let mut counts = (0, 0, 0);
+    each(read, old, new, |change| {
+        let (added, changed, deleted) = count(&[change]);
+        counts = (counts.0 + added, counts.1 + changed, counts.2 + deleted);
+    })?;
+    Ok(counts)
+}
+
+fn each(
+    read: impl Fn(Id) -> Result<Vec<Entry>>,
+    old: Option<Id>,
+    new: Option<Id>,
+    mut met: impl FnMut(Change),
+) -> Result<()> {
     let mut stack = vec![(Vec::new(), old, new)];
     while let Some((path, old, new)) = stack.pop() {
         if old == new {
@@ -42,28 +67,23 @@ pub(crate) fn compare(
                 stack.push((path.clone(), old_directory, new_directory));
             }
             if old_directory.is_none() || new_directory.is_none() {
-                changes.push(Change { path, old, new });
+                met(Change { path, old, new });
             }
         }
     }
-    changes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok(changes)
+    Ok(())
 }
 
 /// Entries of both lists side by side, by name.
-fn pair(old: Vec<Entry>, new: Vec<Entry>) -> Vec<(Option<Entry>, Option<Entry>)> {
-    let mut pairs = Vec::with_capacity(old.len().max(new.len()));
+fn pair(old: Vec<Entry>, new: Vec<Entry>) -> impl Iterator<Item = (Option<Entry>, Option<Entry>)> {
     let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
-    loop {
-        let next = match (old.peek(), new.peek()) {
-            (None, None) => return pairs,
-            (Some(a), Some(b)) if a.name == b.name => (old.next(), new.next()),
-            (Some(a), Some(b)) if a.name > b.name => (None, new.next()),
-            (Some(_), _) => (old.next(), None),
-            (None, Some(_)) => (None, new.next()),
-        };
-        pairs.push(next);
-    }
+    std::iter::from_fn(move || match (old.peek(), new.peek()) {
+        (None, None) => None,
+        (Some(a), Some(b)) if a.name == b.name => Some((old.next(), new.next())),
+        (Some(a), Some(b)) if a.name > b.name => Some((None, new.next())),
+        (Some(_), _) => Some((old.next(), None)),
+        (None, Some(_)) => Some((None, new.next())),
+    })
 }
 
 /// Files added, changed and deleted; a directory counts where nothing lies in it.

@@ -29,11 +29,13 @@ pub(crate) const APPLIED: &str = "refs/vcoding/applied";
 pub struct Settings {
     /// Files larger than this (bytes) are left out.
     pub max_file: u64,
+    /// How many names a scan may hold, whatever the project was: see `walk` on what counts as one.
+    pub most: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_file: 50 << 20 }
+        Self { max_file: 50 << 20, most: 200_000 }
     }
 }
 

@@ -17,7 +17,7 @@ use fs::{Root, Stat};
 use crate::assemble::assemble;
 use crate::cache::{Cache, Key, Seen};
 use crate::commit::{self, Checkpoint, Meta};
-use crate::compare::{compare, count};
+use crate::compare::tally;
 use crate::history::{BASE, HEAD, History, Owner};
 use crate::modes::Modes;
 use crate::notes::{Class, Note, Notes};
@@ -25,8 +25,7 @@ use crate::object::Kind;
 use crate::origin::Origin;
 use crate::pack::Writer;
 use crate::rules::{HEAD as SECRET_HEAD, secret};
-use crate::scan::{Local, mode, now_ms, read_once, remember, too_large};
-use crate::tree::Mode;
+use crate::scan::{Local, now_ms, read_once, remember, too_large};
 use crate::walk::{Leaf, Place, Visitor, walk};
 use crate::{Error, Result, names, project};
 
@@ -48,6 +47,8 @@ pub struct Imported {
 /// How many paths of each class [`Imported::left_out`] lists, since so many are remembered for publishing.
 const REMEMBERED: usize = 1_000_000;
 const NOTES: usize = 100;
+/// What a project may weigh, as a walk weighs it: it is its user's own.
+const MOST: u64 = 3_000_000;
 const TRIES: usize = 3;
 
 impl History {
@@ -88,15 +89,14 @@ impl History {
                 progress,
             }),
         };
-        let mut walked = walk(&source, &rules, &copy, REMEMBERED)?;
-        let report = copy.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut walked = walk(&source, &rules, &copy, REMEMBERED, MOST)?;
+        let mut report = copy.report.into_inner().unwrap_or_else(PoisonError::into_inner);
         let assembled = assemble(&mut walked, &writer, &Cache::default(), |_| Ok(None))?;
         for path in &assembled.hollow {
             // It was made before it was known that nothing in it is copied. If it holds something all the same, it stays.
             target.remove_dir(names::as_path(path))?;
         }
-        let read = |id| assembled.new.get(&id).cloned().map_or_else(|| self.store.read_tree(id), Ok);
-        let counts = count(&compare(read, None, Some(assembled.root))?);
+        let counts = tally(|id| assembled.entries(&self.store, id), None, Some(assembled.root))?;
         let commit = commit::write(assembled.root, None, meta, counts);
         let id = writer.add(&mut crate::pack::Deflater::new(), Kind::Commit, &commit)?;
         let finished = writer.finish_with(&target)?;
@@ -109,6 +109,7 @@ impl History {
         let left_out = std::mem::take(&mut walked.notes);
         rules.save(&self.host.join("rules"))?;
         self.rules = rules;
+        report.modes.weigh(walked.weight);
         report.modes.save(&self.host.join("modes"))?;
         self.modes = report.modes;
         let mut cache = remember(walked, assembled.trees);
@@ -217,9 +218,9 @@ impl Visitor for Copy<'_, '_> {
             Err(error) => return Err(error),
         };
         let copied = self.write(&path, &stat, &local.content)?;
-        let seen = Seen { key: Key::of(&copied), id, read_ms: now_ms(), racy: false, settled: true };
+        let seen = Seen { key: Key::of(&copied), id, racy: false, suspect: false };
         self.count(local.content.len() as u64);
-        Ok(Leaf::Held { mode: mode(&copied), id, seen: Some(seen) })
+        Ok(Leaf::File(seen))
     }
 
     fn link(&self, local: &mut Local, place: &Place<'_>, name: &OsString) -> Result<Leaf> {
@@ -235,7 +236,7 @@ impl Visitor for Copy<'_, '_> {
         self.target.symlink(&target, names::as_path(&path))?;
         self.own(&path)?;
         self.count(target.len() as u64);
-        Ok(Leaf::Held { mode: Mode::Symlink, id, seen: None })
+        Ok(Leaf::Link(id))
     }
 }
 

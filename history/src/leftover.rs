@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use fs::{Kind, Root};
 
 use crate::notes::Note;
-use crate::{Result, names};
+use crate::{Error, Result, names};
 
 /// Paths that are named.
 const NAMED: usize = 20;
@@ -33,6 +33,13 @@ pub struct Leftovers {
     pub unmoved: Vec<(Vec<u8>, String)>,
 }
 
+#[derive(Default)]
+struct Found {
+    leftovers: Leftovers,
+    /// Opened, and made, when there is something to move.
+    into: Option<Root>,
+}
+
 /// Meets every name that a scan leaves out.
 pub(crate) struct Sweep<'a> {
     /// Milliseconds since 1970: when the checkpoint was made that was gone back to.
@@ -42,8 +49,8 @@ pub(crate) struct Sweep<'a> {
     /// Only below these; all if there are none.
     paths: &'a [Vec<u8>],
     /// Where to move them.
-    into: Option<&'a Root>,
-    found: Mutex<Leftovers>,
+    into: Option<&'a Path>,
+    found: Mutex<Found>,
 }
 
 impl<'a> Sweep<'a> {
@@ -52,13 +59,13 @@ impl<'a> Sweep<'a> {
     }
 
     /// One that meets the same and moves it away.
-    pub(crate) fn moving_into(&self, into: &'a Root) -> Self {
+    pub(crate) fn moving_into(&self, into: &'a Path) -> Self {
         Self { into: Some(into), ..Self::new(self.since_ms, self.to_base, self.paths) }
     }
 
     /// What was met since the last time that this was asked.
     pub(crate) fn take(&self) -> Leftovers {
-        let mut found = std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut found = std::mem::take(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner).leftovers);
         found.first.sort();
         found
     }
@@ -80,8 +87,12 @@ impl<'a> Sweep<'a> {
             Kind::Directory => count(directory, name),
             _ => (1, false),
         };
-        let moved = self.into.map(|into| move_into(into, directory, &note.path));
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let moved = match self.into {
+            Some(into) => Some(move_into(found.open(into)?, directory, &note.path)),
+            None => None,
+        };
+        let found = &mut found.leftovers;
         if let Some(Err(why)) = &moved {
             if found.unmoved.len() < NAMED {
                 found.unmoved.push((note.path.clone(), why.to_string()));
@@ -103,6 +114,18 @@ impl<'a> Sweep<'a> {
                 let wanted = wanted.strip_suffix(b"/").unwrap_or(wanted);
                 path.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
             })
+    }
+}
+
+impl Found {
+    fn open(&mut self, into: &Path) -> Result<&Root> {
+        if self.into.is_none() {
+            std::fs::create_dir_all(into).map_err(Error::io("make", into))?;
+        }
+        match &mut self.into {
+            Some(into) => Ok(into),
+            none => Ok(none.insert(Root::open(into)?)),
+        }
     }
 }
 

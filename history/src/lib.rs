@@ -18,6 +18,7 @@ mod commit;
 mod compare;
 mod diff;
 mod error;
+mod files;
 mod graft;
 mod history;
 mod id;

@@ -1,5 +1,6 @@
-//! The permission bits of the project's directories, which git's trees cannot hold: those that differ from the usual are kept beside
-//! the history when the project is copied in, for a rollback that makes the directory again.
+//! What is known of the project from when it was copied in, beside what its first checkpoint holds: how much of a scan's memory it
+//! takes, and the permission bits of its directories, which git's trees cannot hold. Those that differ from the usual are kept for a
+//! rollback that makes the directory again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,9 +12,13 @@ const MAGIC: &[u8; 8] = b"VCMODE01";
 /// Of a directory of which nothing else is known.
 pub(crate) const USUAL: u32 = 0o755;
 
-/// By path, those that are not [`USUAL`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Modes(BTreeMap<Vec<u8>, u32>);
+pub(crate) struct Modes {
+    /// What the project weighed.
+    weight: u64,
+    /// By path, those that are not [`USUAL`].
+    modes: BTreeMap<Vec<u8>, u32>,
+}
 
 impl Modes {
     /// What a directory of the project with these bits gets: never set-id or sticky, and its owner can always work in it.
@@ -21,19 +26,29 @@ impl Modes {
         (mode & 0o777) | 0o700
     }
 
+    pub(crate) fn weigh(&mut self, weight: u64) {
+        self.weight = weight;
+    }
+
+    /// What the work tree may weigh: so much, or twice what its project did.
+    pub(crate) fn most(&self, anyway: u64) -> u64 {
+        anyway.max(self.weight.saturating_mul(2))
+    }
+
     pub(crate) fn add(&mut self, path: &[u8], mode: u32) {
         if mode != USUAL {
-            self.0.insert(path.to_vec(), mode);
+            self.modes.insert(path.to_vec(), mode);
         }
     }
 
     pub(crate) fn of(&self, path: &[u8]) -> u32 {
-        self.0.get(path).copied().unwrap_or(USUAL)
+        self.modes.get(path).copied().unwrap_or(USUAL)
     }
 
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let mut fields = Fields::default();
-        for (path, mode) in &self.0 {
+        fields.number(self.weight);
+        for (path, mode) in &self.modes {
             fields.bytes(path);
             fields.number(u64::from(*mode));
         }
@@ -47,10 +62,10 @@ impl Modes {
 
     fn parse(content: &[u8]) -> Option<Self> {
         let mut reader = record::read(content);
-        let mut modes = Self::default();
+        let mut modes = Self { weight: reader.number()?, ..Self::default() };
         while !reader.is_at_end() {
             let path = reader.bytes()?.to_vec();
-            modes.0.insert(path, Self::granted(u32::try_from(reader.number()?).ok()?));
+            modes.modes.insert(path, Self::granted(u32::try_from(reader.number()?).ok()?));
         }
         Some(modes)
     }

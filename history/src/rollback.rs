@@ -15,7 +15,7 @@ use fs::Root;
 
 use crate::checkpoint::Activity;
 use crate::commit::{self, Checkpoint, Meta};
-use crate::compare::{Change, compare, count};
+use crate::compare::{Change, compare, tally};
 use crate::graft::{Made, Wanted, graft, is_plain};
 use crate::history::{HEAD, History, Owner};
 use crate::leftover::{Leftovers, Sweep};
@@ -77,21 +77,14 @@ impl History {
             self.with_paths(&root, parent.tree, source.tree, back.paths)?
         };
         let sweep = Sweep::new(source.meta.time_ms, self.base()? == Some(back.to), back.paths);
-        let (mut scanned, mut remarks) = self.reach(&root, owner, target, &sweep)?;
-        let mut left = sweep.take();
         let mut moved = Leftovers::default();
-        if let Some(clean) = back.clean.filter(|_| left.names > 0) {
-            std::fs::create_dir_all(clean).map_err(Error::io("make", clean))?;
-            let into = Root::open(clean)?;
-            let moving = sweep.moving_into(&into);
+        if let Some(clean) = back.clean {
+            let moving = sweep.moving_into(clean);
             self.look(&root, target, Some(&moving))?;
             moved = moving.take();
-            // Directories that held nothing else are gone after this.
-            let (again, more) = self.reach(&root, owner, target, &sweep)?;
-            scanned = again;
-            remarks.extend(more);
-            left = sweep.take();
         }
+        let (mut scanned, remarks) = self.reach(&root, owner, target, &sweep)?;
+        let left = sweep.take();
         let notes = std::mem::take(&mut scanned.walked.notes);
         self.remember(remember(scanned.walked, scanned.assembled.trees), scanned.read)?;
         root.sync_filesystem()?;
@@ -111,7 +104,7 @@ impl History {
         for _ in 0..TURNS {
             drop(sweep.take());
             let scanned = self.look(root, target, Some(sweep))?;
-            if scanned.assembled.root == target && scanned.walked.is_whole() {
+            if scanned.assembled.root == target && self.stands(target, &scanned.walked.notes)? {
                 return Ok((scanned, notes));
             }
             let changes = compare(|id| self.store.read_tree(id), Some(scanned.assembled.root), Some(target))?;
@@ -124,6 +117,19 @@ impl History {
         Err(Error::Inexact { notes })
     }
 
+    /// Whether nothing of `target` was among what could not be looked at. A directory that is too much for a scan and that the target
+    /// does not have is left as any other thing that no checkpoint holds.
+    fn stands(&self, target: Id, notes: &Notes) -> Result<bool> {
+        let failures = notes.listed(Class::is_failure);
+        for note in &failures {
+            let aside = matches!(note.class, Class::TooDeep | Class::TooMany) && !note.path.is_empty();
+            if !aside || self.store.lookup(target, &note.path)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(failures.len() as u64 == notes.total(Class::is_failure))
+    }
+
     /// The tree as it is, with `reference` answering for what cannot be read; its objects are kept.
     fn look(&mut self, root: &Root, reference: Id, sweep: Option<&Sweep<'_>>) -> Result<Scanned> {
         let writer = self.store.writer();
@@ -134,6 +140,7 @@ impl History {
             max_file: self.settings.max_file,
             reference,
             activity: Activity::Still,
+            most: self.modes.most(self.settings.most),
             sweep,
         };
         let scanned = scan(root, &basis, &writer)?;
@@ -167,7 +174,7 @@ impl History {
     }
 
     fn append(&mut self, parent: &Checkpoint, tree: Id, meta: &Meta) -> Result<Checkpoint> {
-        let counts = count(&compare(|id| self.store.read_tree(id), Some(parent.tree), Some(tree))?);
+        let counts = tally(|id| self.store.read_tree(id), Some(parent.tree), Some(tree))?;
         let writer = self.store.writer();
         let bytes = commit::write(tree, Some(parent.id), meta, counts);
         let id = writer.add(&mut Deflater::new(), Kind::Commit, &bytes)?;

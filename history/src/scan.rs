@@ -13,13 +13,13 @@ use fs::{Root, Stat};
 use crate::assemble::{Assembled, assemble};
 use crate::cache::{self, Cache, Key, Seen, Tree};
 use crate::checkpoint::Activity;
+use crate::files::Files;
 use crate::leftover::Sweep;
 use crate::notes::{Class, Note};
 use crate::object::Kind;
 use crate::pack::{Deflater, Writer};
 use crate::rules::Rules;
 use crate::store::Store;
-use crate::tree::Mode;
 use crate::walk::{Leaf, Place, Visitor, Walked, walk};
 use crate::{Error, Id, Result};
 
@@ -37,6 +37,8 @@ pub(crate) struct Basis<'a> {
     /// The tree that answers for what cannot be read.
     pub(crate) reference: Id,
     pub(crate) activity: Activity,
+    /// How much the walk may hold.
+    pub(crate) most: u64,
     /// Told of every name that is left out.
     pub(crate) sweep: Option<&'a Sweep<'a>>,
 }
@@ -59,7 +61,7 @@ pub(crate) fn scan(root: &Root, basis: &Basis<'_>, writer: &Writer<'_>) -> Resul
         start_ms: now_ms(),
         read: AtomicU64::new(0),
     };
-    let mut walked = walk(root, basis.rules, &visitor, NOTES)?;
+    let mut walked = walk(root, basis.rules, &visitor, NOTES, basis.most)?;
     let assembled = assemble(&mut walked, writer, basis.cache, |path| basis.store.lookup(basis.reference, path))?;
     Ok(Scanned { assembled, walked, read: visitor.read.into_inner() })
 }
@@ -68,9 +70,9 @@ pub(crate) fn scan(root: &Root, basis: &Basis<'_>, writer: &Writer<'_>) -> Resul
 pub(crate) fn remember(walked: Walked, trees: HashMap<Vec<u8>, Tree>) -> Cache {
     let mut cache = Cache::default();
     cache.set_trees(trees);
-    for (path, listing) in walked.listings {
-        let seen = listing.held.into_iter().filter_map(|held| Some((held.name, held.seen?)));
-        cache.put(&path, seen.collect());
+    for (path, mut listing) in walked.listings {
+        listing.files.shrink();
+        cache.put(path, listing.files);
     }
     cache
 }
@@ -111,7 +113,7 @@ impl Visitor for Scan<'_> {
         Local::new()
     }
 
-    fn known(&self, path: &[u8]) -> &[(Vec<u8>, Seen)] {
+    fn known(&self, path: &[u8]) -> Option<&Files> {
         self.cache.directory(path)
     }
 
@@ -159,15 +161,16 @@ impl Visitor for Scan<'_> {
         };
         let key = Key::of(&last);
         let racy = !still || cache::racy(&key, self.start_ms);
-        let seen = Seen { key, id, read_ms: now_ms(), racy, settled: self.activity == Activity::Still };
-        Ok(Leaf::Held { mode: mode(&last), id, seen: Some(seen) })
+        let suspect = self.activity != Activity::Still && cache::suspect(&key, now_ms());
+        let seen = Seen { key, id, racy, suspect };
+        Ok(Leaf::File(seen))
     }
 
     fn link(&self, local: &mut Local, place: &Place<'_>, name: &OsString) -> Result<Leaf> {
         match place.directory.read_link(Path::new(name)) {
             Ok(target) => {
                 let id = self.writer.add(&mut local.deflater, Kind::Blob, target.as_bytes())?;
-                Ok(Leaf::Held { mode: Mode::Symlink, id, seen: None })
+                Ok(Leaf::Link(id))
             }
             Err(error) => Ok(Leaf::Failed(error.to_string())),
         }
@@ -177,15 +180,15 @@ impl Visitor for Scan<'_> {
 impl Scan<'_> {
     /// What the cache says of a file, if that still holds.
     fn unchanged(&self, next: &mut usize, path: &[u8], name: &[u8], stat: &Stat) -> Option<Seen> {
-        let files = self.cache.directory(path);
+        let files = self.cache.directory(path)?;
         let found = match files.get(*next) {
             Some((other, _)) if other == name => *next,
-            _ => files.binary_search_by(|(other, _)| other.as_slice().cmp(name)).ok()?,
+            _ => files.find(name)?,
         };
         *next = found + 1;
-        let seen = files[found].1;
+        let seen = *files.get(found)?.1;
         let holds = seen.key == Key::of(stat) && !seen.racy;
-        (holds && !(self.activity != Activity::Running && seen.suspect())).then_some(seen)
+        (holds && !(self.activity != Activity::Running && seen.suspect)).then_some(seen)
     }
 }
 
@@ -206,10 +209,6 @@ pub(crate) fn read_once(
         .map_err(|error| format!("cannot be read: {error}"))?;
     let after = Stat::of_file(&file).map_err(|error| error.to_string())?;
     Ok((after, Key::of(&before) == Key::of(&after) && read as u64 == after.size))
-}
-
-pub(crate) fn mode(stat: &Stat) -> Mode {
-    if stat.executable() { Mode::Executable } else { Mode::File }
 }
 
 pub(crate) fn too_large(max: u64) -> String {

@@ -59,11 +59,29 @@ pub(crate) enum Strict {
     Project,
 }
 
+/// An entry whose name is held elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Item<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) mode: Mode,
+    pub(crate) id: Id,
+}
+
+impl Entry {
+    pub(crate) fn item(&self) -> Item<'_> {
+        Item { name: &self.name, mode: self.mode, id: self.id }
+    }
+}
+
 /// Git's order: by bytes, a directory as if its name ended in a slash.
 pub(crate) fn order(a: &Entry, b: &Entry) -> Ordering {
+    order_items(&a.item(), &b.item())
+}
+
+fn order_items(a: &Item<'_>, b: &Item<'_>) -> Ordering {
     let common = a.name.len().min(b.name.len());
     a.name[..common].cmp(&b.name[..common]).then_with(|| {
-        let next = |entry: &Entry| match entry.name.get(common) {
+        let next = |entry: &Item<'_>| match entry.name.get(common) {
             Some(&byte) => byte,
             None if entry.mode.is_directory() => b'/',
             None => 0,
@@ -75,15 +93,21 @@ pub(crate) fn order(a: &Entry, b: &Entry) -> Ordering {
 /// The bytes of a tree with these entries, which are brought into git's order.
 pub(crate) fn write(entries: &mut [Entry], strict: Strict) -> std::result::Result<Vec<u8>, String> {
     entries.sort_unstable_by(order);
+    write_items(entries.iter().map(Entry::item).collect(), strict)
+}
+
+/// The bytes of a tree with these entries, in whatever order they come.
+pub(crate) fn write_items(mut entries: Vec<Item<'_>>, strict: Strict) -> std::result::Result<Vec<u8>, String> {
+    entries.sort_unstable_by(order_items);
     let mut bytes = Vec::with_capacity(entries.iter().map(|entry| entry.name.len() + 28).sum());
-    for entry in &*entries {
+    for entry in &entries {
         bytes.extend_from_slice(entry.mode.octal().as_bytes());
         bytes.push(b' ');
-        bytes.extend_from_slice(&entry.name);
+        bytes.extend_from_slice(entry.name);
         bytes.push(0);
         bytes.extend_from_slice(entry.id.as_bytes());
     }
-    check(entries, strict)?;
+    check(&entries, strict)?;
     Ok(bytes)
 }
 
@@ -91,7 +115,7 @@ pub(crate) fn write(entries: &mut [Entry], strict: Strict) -> std::result::Resul
 pub(crate) fn read(id: Id, bytes: &[u8], strict: Strict) -> Result<Vec<Entry>> {
     let bad = |why: String| Error::BadTree { id, why };
     let entries = parse(bytes, strict).ok_or_else(|| bad("its bytes are no entries".to_owned()))?;
-    check(&entries, strict).map_err(bad)?;
+    check(&entries.iter().map(Entry::item).collect::<Vec<_>>(), strict).map_err(bad)?;
     Ok(entries)
 }
 
@@ -110,22 +134,22 @@ fn parse(mut bytes: &[u8], strict: Strict) -> Option<Vec<Entry>> {
     Some(entries)
 }
 
-fn check(entries: &[Entry], strict: Strict) -> std::result::Result<(), String> {
+fn check(entries: &[Item<'_>], strict: Strict) -> std::result::Result<(), String> {
     for entry in entries {
-        if let Some(why) = names::refused(&entry.name) {
-            return Err(format!("{why}: {}", names::show(&entry.name)));
+        if let Some(why) = names::refused(entry.name) {
+            return Err(format!("{why}: {}", names::show(entry.name)));
         }
         if entry.mode == Mode::Commit && strict == Strict::History {
-            return Err(format!("a submodule: {}", names::show(&entry.name)));
+            return Err(format!("a submodule: {}", names::show(entry.name)));
         }
     }
     for pair in entries.windows(2) {
-        if order(&pair[0], &pair[1]) != Ordering::Less {
-            return Err(format!("out of order: {}", names::show(&pair[1].name)));
+        if order_items(&pair[0], &pair[1]) != Ordering::Less {
+            return Err(format!("out of order: {}", names::show(pair[1].name)));
         }
     }
     // A file and a directory of one name are apart in git's order, so neighbours do not show all duplicates.
-    let mut sorted: Vec<&[u8]> = entries.iter().map(|entry| entry.name.as_slice()).collect();
+    let mut sorted: Vec<&[u8]> = entries.iter().map(|entry| entry.name).collect();
     sorted.sort_unstable();
     match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(format!("twice: {}", names::show(pair[0]))),

@@ -3,6 +3,10 @@
 //! Both a scan of the work tree and the copy of a project go this way; what they do with a file is their [`Visitor`]'s business. The
 //! walk is a stack of jobs, not a recursion: a directory is opened by its path beneath the root, so the number of descriptors does
 //! not grow with depth, and a wide directory is cut into batches, so that both workers have something to do in it.
+//!
+//! What a walk finds is held in memory, so it is weighed: a file's name counts one, a long one more, a directory two and more. What is
+//! left out by a rule is not held and weighs nothing; a directory is read in runs. One that would be too much is not listed: it keeps
+//! the state that it had, and that is said.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,27 +17,26 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use fs::{Kind, Root};
 
 use crate::cache::Seen;
+use crate::files::Files;
 use crate::names::{self, MAX_DEPTH, MAX_PATH};
 use crate::notes::{Class, Note, Notes};
 use crate::rules::{self, Rules, Scope, Verdict};
-use crate::tree::Mode;
 use crate::{Error, Id, Result};
 
 /// Two gain a factor of up to 1.9 over one; more gain nothing on a small machine.
 const WORKERS: usize = 2;
 const BATCH: usize = 128;
-/// So many names are walked; what lies in directories beyond that keeps its previous state.
-const MAX_NAMES: u64 = 3_000_000;
+/// Names of a directory that are read before those that are left out are dropped.
+const RUN: usize = 1 << 16;
+/// What weighs one, in bytes of a name or path.
+const HEAVY: usize = 64;
 
 /// What a visitor makes of a file or link.
 pub(crate) enum Leaf {
     /// A file that is as [`Visitor::known`] has it.
     AsKnown(Seen),
-    Held {
-        mode: Mode,
-        id: Id,
-        seen: Option<Seen>,
-    },
+    File(Seen),
+    Link(Id),
     /// Not in the history, by a rule.
     LeftOut(Class, String),
     /// Not readable now; it keeps the entry it had.
@@ -54,8 +57,8 @@ pub(crate) trait Visitor: Sync {
     fn local(&self) -> Self::Local;
 
     /// The files of a directory of which it is known that they are in the history, sorted by name: the rules are not asked again.
-    fn known(&self, _path: &[u8]) -> &[(Vec<u8>, Seen)] {
-        &[]
+    fn known(&self, _path: &[u8]) -> Option<&Files> {
+        None
     }
 
     /// A directory is about to be walked. Errors of a visitor end the walk.
@@ -75,10 +78,11 @@ pub(crate) trait Visitor: Sync {
 #[derive(Default)]
 pub(crate) struct Listing {
     /// Sorted by name but in directories that were cut into batches.
-    pub(crate) held: Vec<Held>,
+    pub(crate) files: Files,
+    pub(crate) links: Vec<(Vec<u8>, Id)>,
     /// How many batches are in it.
     pub(crate) batches: usize,
-    /// How many of the held are files as they were known.
+    /// How many of the files are as they were known.
     pub(crate) as_known: usize,
     pub(crate) directories: Vec<Vec<u8>>,
     /// Names whose previous entry stays.
@@ -89,26 +93,14 @@ pub(crate) struct Listing {
     pub(crate) broken: bool,
 }
 
-pub(crate) struct Held {
-    pub(crate) name: Vec<u8>,
-    pub(crate) mode: Mode,
-    pub(crate) id: Id,
-    pub(crate) seen: Option<Seen>,
-}
-
 #[derive(Default)]
 pub(crate) struct Walked {
     /// By path. Ordered so that going backwards meets every directory before the one it lies in.
     pub(crate) listings: BTreeMap<Vec<u8>, Listing>,
     /// What is left out, and what could not be read.
     pub(crate) notes: Notes,
-}
-
-impl Walked {
-    /// Whether all that is in the history could be read.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.notes.total(Class::is_failure) == 0
-    }
+    /// Of all that is listed.
+    pub(crate) weight: u64,
 }
 
 struct Job {
@@ -147,11 +139,18 @@ struct Walk<'a, V> {
     queue: Mutex<Queue>,
     wake: Condvar,
     walked: Mutex<Walked>,
-    names: AtomicU64,
+    weight: AtomicU64,
+    most: u64,
 }
 
-/// Walks all of `root`. Of each class of notes `note_limit` paths are kept.
-pub(crate) fn walk<V: Visitor>(root: &Root, rules: &Rules, visitor: &V, note_limit: usize) -> Result<Walked> {
+/// Walks all of `root`, as far as it weighs no more than `most`. Of each class of notes `note_limit` paths are kept.
+pub(crate) fn walk<V: Visitor>(
+    root: &Root,
+    rules: &Rules,
+    visitor: &V,
+    note_limit: usize,
+    most: u64,
+) -> Result<Walked> {
     let top = Job { path: Vec::new(), only_kept: false, work: Work::Directory };
     let walk = Walk {
         root,
@@ -161,7 +160,8 @@ pub(crate) fn walk<V: Visitor>(root: &Root, rules: &Rules, visitor: &V, note_lim
         queue: Mutex::new(Queue { jobs: vec![top], working: 0, error: None }),
         wake: Condvar::new(),
         walked: Mutex::default(),
-        names: AtomicU64::new(0),
+        weight: AtomicU64::new(0),
+        most,
     };
     std::thread::scope(|scope| {
         for _ in 1..WORKERS {
@@ -172,7 +172,10 @@ pub(crate) fn walk<V: Visitor>(root: &Root, rules: &Rules, visitor: &V, note_lim
     let queue = walk.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
     match queue.error {
         Some(error) => Err(error),
-        None => Ok(walk.walked.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        None => {
+            let walked = walk.walked.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Ok(Walked { weight: walk.weight.into_inner(), ..walked })
+        }
     }
 }
 
@@ -236,8 +239,15 @@ impl<V: Visitor> Walk<'_, V> {
                 }
                 Err(NotListed::Visitor(error)) => Err(error),
                 Err(NotListed::Here(class, why)) => {
+                    let note = Note::new(job.path.clone(), class, why);
+                    let noted = match self.root.dir(names::as_path(names::split(&job.path).0)) {
+                        Ok(parent) if !job.path.is_empty() => self.visitor.left_out(&parent, &note)?,
+                        _ => true,
+                    };
                     let mut walked = lock(&self.walked);
-                    walked.notes.add(Note::new(job.path.clone(), class, why), self.note_limit);
+                    if noted {
+                        walked.notes.add(note, self.note_limit);
+                    }
                     walked.listings.entry(job.path).or_default().broken = true;
                     Ok(())
                 }
@@ -250,44 +260,61 @@ impl<V: Visitor> Walk<'_, V> {
         if path.len() > MAX_PATH || path.iter().filter(|&&byte| byte == b'/').count() >= MAX_DEPTH {
             return Err(NotListed::Here(Class::TooDeep, "lies too deep to be walked".to_owned()));
         }
-        if self.names.load(Ordering::Relaxed) > MAX_NAMES {
-            return Err(NotListed::Here(Class::TooMany, "there are too many files to walk".to_owned()));
-        }
         let directory = self.root.dir(names::as_path(path))?;
         let mut listing = Listing { holds_more: only_kept, ..Listing::default() };
         let mut notes = Notes::default();
         let (mut leaves, mut jobs) = (Vec::new(), Vec::new());
-        let entries = directory.entries().and_then(Iterator::collect::<fs::Result<Vec<_>>>);
-        let mut entries = entries?;
-        self.names.fetch_add(entries.len() as u64, Ordering::Relaxed);
-        // As what is known of them is sorted: looking it up goes forward through memory.
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let mut known = self.visitor.known(path);
-        for entry in entries {
-            let name = entry.name.as_bytes();
-            if entry.kind == Kind::File && goes_on_with(&mut known, name) {
-                leaves.push((entry.name, entry.kind));
-                continue;
+        let mut weight = 0;
+        let mut entries = directory.entries()?;
+        loop {
+            let run = entries.by_ref().take(RUN).collect::<fs::Result<Vec<_>>>();
+            let mut run = run?;
+            if run.is_empty() {
+                break;
             }
-            let is_directory = entry.kind == Kind::Directory;
-            let verdict = scope.verdict(name, is_directory, only_kept);
-            let verdict = rules::settle(verdict, &directory, name);
-            if let Some((class, why)) =
-                outside(path, name, entry.kind, scope).or_else(|| ruled_out(verdict, entry.kind))
-            {
-                listing.holds_more = true;
-                let note = Note::new(names::join(path, name), class, why);
-                if self.visitor.left_out(&directory, &note).map_err(NotListed::Visitor)? {
-                    notes.add(note, self.note_limit);
+            if weight > 0 {
+                // Runs follow each other in no order.
+                listing.batches = 1;
+            }
+            // As what is known of them is sorted: looking it up goes forward through memory.
+            run.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            let (known, mut next) = (self.visitor.known(path), 0);
+            let mut more = 0;
+            for entry in run {
+                let name = entry.name.as_bytes();
+                more += 1 + (name.len() / HEAVY) as u64;
+                if entry.kind == Kind::File && known.is_some_and(|known| goes_on_with(known, &mut next, name)) {
+                    leaves.push((entry.name, entry.kind));
+                    continue;
                 }
-            } else if is_directory {
-                listing.directories.push(name.to_vec());
-                let only_kept = verdict == Verdict::OnlyKept;
-                jobs.push(Job { path: names::join(path, name), only_kept, work: Work::Directory });
-            } else {
-                leaves.push((entry.name, entry.kind));
+                let is_directory = entry.kind == Kind::Directory;
+                let verdict = rules::settle(scope.verdict(name, is_directory, only_kept), &directory, name);
+                let out = outside(path, name, entry.kind, scope).or_else(|| ruled_out(verdict, entry.kind));
+                if let Some((class, why)) = out {
+                    more -= 1 + (name.len() / HEAVY) as u64;
+                    listing.holds_more = true;
+                    let note = Note::new(names::join(path, name), class, why);
+                    if self.visitor.left_out(&directory, &note).map_err(NotListed::Visitor)? {
+                        notes.add(note, self.note_limit);
+                    }
+                } else if is_directory {
+                    more += 1 + (path.len() / HEAVY) as u64;
+                    listing.directories.push(name.to_vec());
+                    let only_kept = verdict == Verdict::OnlyKept;
+                    jobs.push(Job { path: names::join(path, name), only_kept, work: Work::Directory });
+                } else {
+                    leaves.push((entry.name, entry.kind));
+                }
+            }
+            weight += more;
+            if self.weight.fetch_add(more, Ordering::Relaxed) + more > self.most {
+                // Others may still fit.
+                self.weight.fetch_sub(weight, Ordering::Relaxed);
+                let why = "holds more names than a checkpoint of this work tree may have, so it keeps the state it had";
+                return Err(NotListed::Here(Class::TooMany, why.to_owned()));
             }
         }
+        drop(entries);
         Ok(Listed { directory, listing, notes, jobs, leaves })
     }
 
@@ -312,7 +339,8 @@ impl<V: Visitor> Walk<'_, V> {
     }
 
     fn leaves(&self, local: &mut V::Local, place: &Place<'_>, names: Vec<(OsString, Kind)>) -> Result<()> {
-        let mut listing = Listing { batches: 1, held: Vec::with_capacity(names.len()), ..Listing::default() };
+        let mut listing = Listing { batches: 1, ..Listing::default() };
+        listing.files.reserve(names.len());
         let mut notes = Notes::default();
         for (name, kind) in names {
             let leaf = match kind {
@@ -323,9 +351,10 @@ impl<V: Visitor> Walk<'_, V> {
             match leaf {
                 Leaf::AsKnown(seen) => {
                     listing.as_known += 1;
-                    listing.held.push(Held { name, mode: seen.key.mode(), id: seen.id, seen: Some(seen) });
+                    listing.files.push(&name, seen);
                 }
-                Leaf::Held { mode, id, seen } => listing.held.push(Held { name, mode, id, seen }),
+                Leaf::File(seen) => listing.files.push(&name, seen),
+                Leaf::Link(id) => listing.links.push((name, id)),
                 Leaf::LeftOut(class, why) => {
                     listing.holds_more = true;
                     let note = Note::new(names::join(place.path, &name), class, why);
@@ -347,11 +376,8 @@ impl<V: Visitor> Walk<'_, V> {
         let mut walked = lock(&self.walked);
         walked.notes.merge(notes, self.note_limit);
         let listing = walked.listings.entry(path.to_vec()).or_default();
-        if listing.held.is_empty() {
-            listing.held = part.held;
-        } else {
-            listing.held.extend(part.held);
-        }
+        listing.files.append(part.files);
+        listing.links.extend(part.links);
         listing.batches += part.batches;
         listing.as_known += part.as_known;
         listing.directories.extend(part.directories);
@@ -361,10 +387,10 @@ impl<V: Visitor> Walk<'_, V> {
 }
 
 /// Whether `name` is the next of the `known` ones; those before it are gone.
-fn goes_on_with(known: &mut &[(Vec<u8>, Seen)], name: &[u8]) -> bool {
-    while let Some(((first, _), rest)) = known.split_first() {
-        match first.as_slice().cmp(name) {
-            std::cmp::Ordering::Less => *known = rest,
+fn goes_on_with(known: &Files, next: &mut usize, name: &[u8]) -> bool {
+    while let Some((first, _)) = known.get(*next) {
+        match first.cmp(name) {
+            std::cmp::Ordering::Less => *next += 1,
             std::cmp::Ordering::Equal => return true,
             std::cmp::Ordering::Greater => return false,
         }

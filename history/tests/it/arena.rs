@@ -15,7 +15,7 @@ pub struct Arena {
     pub host: PathBuf,
 }
 
-pub const SETTINGS: Settings = Settings { max_file: 100_000 };
+pub const SETTINGS: Settings = Settings { max_file: 100_000, most: 200_000 };
 
 /// A rollback of everything.
 pub fn all_of<'a>(to: Id) -> Rollback<'a> {

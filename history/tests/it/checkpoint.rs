@@ -1,6 +1,6 @@
-use history::{Class, Error, History, Id, Meta};
+use history::{Class, Error, History, Id, Meta, Settings};
 
-use crate::arena::{Arena, SETTINGS, executable, git, link, meta, run, write};
+use crate::arena::{Arena, SETTINGS, all_of, executable, git, link, meta, run, write};
 
 fn plain(root: &std::path::Path) {
     write(root, "a.txt", "a\n");
@@ -309,4 +309,53 @@ fn every_class_that_may_be_work_is_counted_as_that_whatever_names_say() {
     assert_eq!(notes.count(Class::OtherRepository), 1, "commits that the guest made for itself: {:?}", notes.lines());
     assert_eq!(notes.total(Class::is_work), 152);
     assert!(notes.lines().iter().any(|line| line.starts_with("left out: large: ")), "{:?}", notes.lines());
+}
+
+#[test]
+fn a_directory_that_is_too_much_keeps_its_state_and_the_rest_is_recorded() {
+    let (arena, history) = Arena::with(|root| {
+        plain(root);
+        write(root, ".gitignore", "*.o\n");
+    });
+    drop(history);
+    let mut history = History::open(&arena.host, Settings { most: 500, ..SETTINGS }).unwrap();
+    for number in 0..600 {
+        write(&arena.tree, format!("flood/{number}"), "");
+        // What is left out is not held, however much it is.
+        write(&arena.tree, format!("objects/{number}.o"), "");
+    }
+    write(&arena.tree, "objects/work", "w");
+    write(&arena.tree, "src/new", "n");
+    let made = arena.checkpoint(&mut history);
+    let files = arena.git(&["diff", "--name-only", "refs/vcoding/base", "refs/heads/main"]);
+    assert_eq!(files, "objects/work\nsrc/new\n");
+    assert_eq!(made.notes.count(Class::TooMany), 1, "{:?}", made.notes.lines());
+    assert!(made.notes.lines().iter().any(|line| line.starts_with("flood: holds more names")));
+    assert!(made.notes.total(Class::is_work) > 0, "what is in it is in no checkpoint");
+    // It does not keep anybody from going back, and can be moved away.
+    let left = arena.rollback(&mut history, "base").left;
+    assert_eq!((left.names, left.files), (601, 1200), "{left:?}");
+    let (back, clean) = arena.clean_rollback(&mut history, "base");
+    assert_eq!(back.moved.names, 601);
+    assert!(clean.join("flood/599").exists() && !arena.tree.join("flood").exists());
+}
+
+#[test]
+fn a_directory_of_the_project_that_is_too_much_goes_back_when_it_is_moved_away() {
+    let (arena, history) = Arena::with(plain);
+    drop(history);
+    let mut history = History::open(&arena.host, Settings { most: 500, ..SETTINGS }).unwrap();
+    for number in 0..600 {
+        write(&arena.tree, format!("src/{number}"), "");
+    }
+    write(&arena.tree, "src/main.rs", "changed");
+    let made = arena.checkpoint(&mut history);
+    assert!(!made.created && made.notes.count(Class::TooMany) == 1, "it keeps the state it had");
+    let base = history.base().unwrap().unwrap();
+    let refused = history.rollback(&arena.tree, None, &all_of(base), &meta("rollback"));
+    assert!(matches!(refused, Err(Error::Inexact { .. })), "{refused:?}");
+    let (_, clean) = arena.clean_rollback(&mut history, "base");
+    assert_eq!(std::fs::read_to_string(arena.tree.join("src/main.rs")).unwrap(), "fn main() {}\r\n");
+    assert_eq!(std::fs::read_to_string(clean.join("src/main.rs")).unwrap(), "changed");
+    assert!(!arena.tree.join("src/599").exists());
 }

@@ -117,7 +117,10 @@ impl Timeline {
             });
             let mut history = match std::mem::replace(&mut *slot, Slot::Unopened) {
                 Slot::Open(history) => history,
-                Slot::Unopened => Box::new(History::create(&paths.host, Settings { max_file: paths.max_file })?),
+                Slot::Unopened => Box::new(History::create(
+                    &paths.host,
+                    Settings { max_file: paths.max_file, ..Settings::default() },
+                )?),
                 Slot::Closed => {
                     *slot = Slot::Closed;
                     return Err(Error::Closed);
@@ -139,6 +142,20 @@ impl Timeline {
         });
         if let Err(error) = closed.await {
             tracing::error!(%error, "a history was not closed");
+        }
+    }
+
+    /// Lets go of what is held in memory, until the next use.
+    pub async fn rest(&self) {
+        let slot = self.history.clone();
+        let rested = tokio::task::spawn_blocking(move || {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if matches!(*slot, Slot::Open(_)) {
+                *slot = Slot::Unopened;
+            }
+        });
+        if let Err(error) = rested.await {
+            tracing::error!(%error, "a history was not let go of");
         }
     }
 

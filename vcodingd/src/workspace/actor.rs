@@ -190,7 +190,14 @@ impl Actor {
             Next::Look => self.lose_runs_of_a_gone_guest().await,
             Next::Over(Ok(over)) => self.run_over(over).await,
             Next::Over(Err(error)) => tracing::error!(%error, "the task that watched a run broke off"),
-            Next::Command(command) => return self.obey(command).await,
+            Next::Command(command) => {
+                let alive = self.obey(command).await;
+                // What a guest filled memory with is given back when it stands still.
+                if alive && self.record.rest == Rest::Stopped {
+                    self.timeline.rest().await;
+                }
+                return alive;
+            }
         }
         true
     }
