@@ -54,6 +54,7 @@ fn main() -> ExitCode {
             }
         }
     }
+    daemon::settle();
     match daemon::main(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

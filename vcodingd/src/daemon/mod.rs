@@ -3,6 +3,7 @@
 mod instance;
 mod log_files;
 mod logging;
+mod memory;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -17,6 +18,8 @@ use protocol::error::chain;
 use protocol::{Error, Kind, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+pub use memory::settle;
 
 use crate::audit::Audit;
 use crate::config::User;
