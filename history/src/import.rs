@@ -48,7 +48,7 @@ pub struct Imported {
 const REMEMBERED: usize = 1_000_000;
 const NOTES: usize = 100;
 /// What a project may weigh, as a walk weighs it: it is its user's own.
-const MOST: u64 = 3_000_000;
+pub(crate) const MOST: u64 = 3_000_000;
 const TRIES: usize = 3;
 
 impl History {

@@ -22,7 +22,7 @@ pub fn included_secrets(project: &Path, most: usize) -> Result<Named> {
     }
     let rules = project::rules(&source, &project::tracked(project)?)?;
     let look = Look { most, found: Mutex::default() };
-    walk(&source, &rules, &look, 0)?;
+    walk(&source, &rules, &look, 0, crate::import::MOST)?;
     Ok(look.found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

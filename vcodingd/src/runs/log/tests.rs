@@ -337,9 +337,12 @@ fn the_file_is_as_it_was() {
     assert_eq!(log.writer().unwrap().position(Stream::Out), 8);
 }
 
+/// Where a piece begins, and how many bytes of each stream are there after it.
+type Piece = ([u64; 2], [usize; 2]);
+
 /// All of the output from there on, in pieces of at most about `room` bytes; where each begins, and behind how many bytes of
 /// each stream.
-fn pieces(log: &Log, from: [u64; 2], room: usize) -> (Vec<([u64; 2], [usize; 2])>, [Vec<u8>; 2]) {
+fn pieces(log: &Log, from: [u64; 2], room: usize) -> (Vec<Piece>, [Vec<u8>; 2]) {
     let mut reader = log.output(from);
     let (mut places, mut streams) = (Vec::new(), [Vec::<u8>::new(), Vec::new()]);
     let mut at = from;

@@ -45,7 +45,7 @@ impl World {
         let [from, tree, host] = ["from", "tree", "host"].map(|name| dir.path().join(name));
         std::fs::create_dir(&from).unwrap();
         std::fs::create_dir(&tree).unwrap();
-        let mut history = History::create(&host, history::Settings { max_file: 50 << 20 }).unwrap();
+        let mut history = History::create(&host, history::Settings { max_file: 50 << 20, most: 200_000 }).unwrap();
         let meta = history::Meta { cause: "up".into(), label: None, run: None, time_ms: 0 };
         history.import(&from, &tree, None, &meta, &|_| false, &mut |_| {}).unwrap();
         change(&tree);

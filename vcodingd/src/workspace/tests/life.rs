@@ -184,7 +184,8 @@ async fn rollback_of_some_paths_leaves_the_others() {
     daemon.up(&world.project).await.unwrap();
     daemon.exec(&["write", "a.txt", "second"]).await;
     daemon.exec(&["write", "b.txt", "new"]).await;
-    let done = daemon.handle().rollback("base".into(), vec!["a.txt".into()], false, WhileRunning::Refuse).await.unwrap();
+    let done =
+        daemon.handle().rollback("base".into(), vec!["a.txt".into()], false, WhileRunning::Refuse).await.unwrap();
     assert_eq!(daemon.exec(&["read", "a.txt"]).await.1, "first\n");
     assert_eq!(daemon.exec(&["read", "b.txt"]).await.1, "new");
     let log = daemon.handle().checkpoints(10).await.unwrap();
