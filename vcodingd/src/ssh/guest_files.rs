@@ -68,10 +68,25 @@ fn line(text: &str) -> Vec<u8> {
     format!("{text}\n").into_bytes()
 }
 
+/// A guest has no network: what would ask a registry for minutes is told so, and fails at once. The image's own words stay.
+const OFFLINE: [&str; 8] = [
+    "npm_config_offline=true",
+    "YARN_ENABLE_NETWORK=0",
+    "PIP_NO_INDEX=1",
+    "PIP_DISABLE_PIP_VERSION_CHECK=1",
+    "UV_OFFLINE=1",
+    "CARGO_NET_OFFLINE=true",
+    "GOPROXY=off",
+    "GOTOOLCHAIN=local",
+];
+
 /// `NAME=value`, each ended by a NUL. What is not of that form is dropped.
 fn environment(env: &[String]) -> Vec<u8> {
     let mut out = Vec::new();
-    for entry in env {
+    let name = |entry: &str| entry.split_once('=').map(|(name, _)| name.to_owned());
+    let sets = |wanted: &str| env.iter().any(|entry| name(entry) == name(wanted));
+    let offline = OFFLINE.iter().filter(|entry| !sets(entry)).map(|entry| (*entry).to_owned());
+    for entry in env.iter().cloned().chain(offline) {
         match entry.split_once('=') {
             Some((name, _)) if !name.is_empty() && !OWN.contains(&name) && !entry.contains('\0') => {
                 out.extend_from_slice(entry.as_bytes());
@@ -194,9 +209,21 @@ mod tests {
             assert_eq!(mode & 0o7777, 0o644, "{name}");
         }
         assert_eq!(std::fs::metadata(dir.path().join("host_key")).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(std::fs::read(dir.path().join("env")).unwrap(), b"PATH=/bin\0EMPTY=\0");
+        let env = std::fs::read_to_string(dir.path().join("env")).unwrap();
+        assert!(env.starts_with("PATH=/bin\0EMPTY=\0npm_config_offline=true\0") && env.ends_with('\0'), "{env:?}");
         let config = std::fs::read_to_string(dir.path().join("sshd_config")).unwrap();
         assert!(config.contains("\nPermitListen 127.0.0.1:7002\n") && config.contains("\nAllowUsers work\n"));
+    }
+
+    #[test]
+    fn tools_are_told_that_there_is_no_network_unless_the_image_says_otherwise() {
+        let env = ["GOPROXY=https://mirror.example", "PIP_NO_INDEX="].map(str::to_owned);
+        let text = String::from_utf8(environment(&env)).unwrap();
+        let lines: Vec<&str> = text.split_terminator('\0').collect();
+        assert_eq!(lines[..2], ["GOPROXY=https://mirror.example", "PIP_NO_INDEX="]);
+        assert!(lines.contains(&"CARGO_NET_OFFLINE=true"), "{lines:?}");
+        let names: std::collections::BTreeSet<_> = lines.iter().map(|line| line.split_once('=').unwrap().0).collect();
+        assert_eq!(names.len(), lines.len(), "each is there once: {lines:?}");
     }
 
     #[test]
