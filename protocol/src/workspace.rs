@@ -53,6 +53,9 @@ pub struct WorkspaceView {
     /// Why it is `broken`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What was done to its guest that its user should know of: its processes were ended, since it took too much of the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// What the operation under way is at; none while nothing is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
@@ -264,11 +267,32 @@ pub enum FreedKind {
     Image,
 }
 
+/// What a guest may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Limits {
+    /// Bytes, without swap.
+    pub memory: u64,
+    /// Thousandths of a processor.
+    pub milli_cpus: u64,
+    pub pids: u32,
+    /// Bytes of the host's disk.
+    pub disk: u64,
+    pub open_files: u32,
+    /// What was asked for, where this computer gives less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files_asked: Option<u32>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShowResult {
     pub workspace: WorkspaceView,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall: Option<Wall>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Directories of the image that lie in memory (its VOLUMEs): what is in them ends with the guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_memory: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -8,6 +8,7 @@ mod ending;
 mod errors;
 mod exact;
 mod failing;
+mod full;
 mod images;
 mod kill;
 mod leaning;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use protocol::daemon::NoParams;
 use protocol::methods::{Destroy, List, Show, Start, Stop, Up};
 use protocol::workspace::{
-    DestroyParams, LeftOut, Phase, StopParams, UpParams, UpResult, Waiting, Wall, WhileRunning, WorkspaceParams,
-    WorkspaceView,
+    DestroyParams, LeftOut, Limits, Phase, StopParams, UpParams, UpResult, Waiting, Wall, WhileRunning,
+    WorkspaceParams, WorkspaceView,
 };
 use protocol::{Error, Kind, Timestamp};
 
@@ -16,7 +16,7 @@ use crate::init;
 use crate::printer::Printer;
 use crate::render::ink::Style;
 use crate::render::table::Cell;
-use crate::render::text::{ago, counted, one_line, short_checkpoint, word};
+use crate::render::text::{ago, bytes, counted, one_line, short_checkpoint, word};
 use crate::render::wall;
 use crate::wait;
 
@@ -128,6 +128,7 @@ pub fn ls(session: &Session, printer: &Printer) -> Outcome {
         problem(broken, printer);
     }
     waiting(&list.workspaces, now, printer);
+    list.workspaces.iter().for_each(|view| warned(view, printer));
     if rows.is_empty() {
         printer.next("vcodingctl up, in a project with a Dockerfile");
     }
@@ -162,6 +163,12 @@ fn waits_for(waiting: &Waiting, now: Timestamp) -> String {
     format!("waits for {} (since {})", one_line(&waiting.what), ago(waiting.since, now))
 }
 
+fn warned(view: &WorkspaceView, printer: &Printer) {
+    if let Some(warning) = &view.warning {
+        printer.warn(&format!("{}: {}", view.name, one_line(warning)));
+    }
+}
+
 fn problem(view: &WorkspaceView, printer: &Printer) {
     if let Some(problem) = &view.problem {
         printer.warn(&format!("{}: {}", view.name, one_line(problem)));
@@ -180,11 +187,15 @@ pub fn show(session: &Session, printer: &Printer) -> Outcome {
     for (name, fact) in facts(view) {
         printer.line(&format!("  {name:<14}{fact}"));
     }
+    for (name, fact) in result.limits.iter().flat_map(|limits| bounds(limits, &result.in_memory)) {
+        printer.line(&format!("  {name:<14}{fact}"));
+    }
     match &result.wall {
         Some(wall) => isolation(wall, printer),
         None => printer.aside("what isolates it is read from the kernel while it runs"),
     }
     problem(view, printer);
+    warned(view, printer);
     if view.unapplied {
         printer.next_of(&[("vcodingctl diff", "what was done"), ("vcodingctl apply", "take it home")]);
     }
@@ -203,6 +214,27 @@ fn facts(view: &WorkspaceView) -> Vec<(&'static str, String)> {
     facts.extend(view.head.as_deref().map(|head| ("newest", format!("{}{unapplied}", short_checkpoint(head)))));
     facts.push(("runs", if view.runs == 0 { "none under way".into() } else { format!("{} under way", view.runs) }));
     facts
+}
+
+/// What it may use, and what of it does not outlive its guest.
+fn bounds(limits: &Limits, in_memory: &[String]) -> Vec<(&'static str, String)> {
+    let short = match limits.open_files_asked {
+        Some(asked) => format!(" ({asked} asked for; this computer gives no more)"),
+        None => String::new(),
+    };
+    let text = format!(
+        "{} of memory, {} of disk, {} processors, {} processes, {} open files{short}",
+        bytes(limits.memory),
+        bytes(limits.disk),
+        f64::from(u32::try_from(limits.milli_cpus).unwrap_or(u32::MAX)) / 1000.0,
+        limits.pids,
+        limits.open_files
+    );
+    let mut bounds = vec![("limits", text)];
+    if !in_memory.is_empty() {
+        bounds.push(("in memory", format!("{} (ends with the guest)", one_line(&in_memory.join(", ")))));
+    }
+    bounds
 }
 
 fn isolation(wall: &Wall, printer: &Printer) {
@@ -240,6 +272,9 @@ pub fn stop(runs: BesideRuns, session: &Session, printer: &Printer) -> Outcome {
         String::new()
     };
     printer.line(&format!("{} is {}{ended}; its files and its history stay", view.name, word(view.phase)));
+    if !result.in_memory.is_empty() {
+        printer.warn(&format!("what was in {} is gone: it lay in memory", one_line(&result.in_memory.join(", "))));
+    }
     printer.next("vcodingctl start");
     Ok(0)
 }

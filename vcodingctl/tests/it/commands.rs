@@ -78,7 +78,12 @@ fn ls_of_nothing_is_a_header() {
 
 #[test]
 fn show_says_what_isolates_it() {
-    let fake = answering("workspace.show", json!({"workspace": workspace("ready"), "wall": wall()}));
+    let limits = json!({
+        "memory": 4_u64 << 30, "milli_cpus": 2500, "pids": 1024, "disk": 20_u64 << 30, "open_files": 20_000, "open_files_asked": 65_536,
+    });
+    let volumes = ["/var/lib/postgresql"];
+    let shown = json!({"workspace": workspace("ready"), "wall": wall(), "limits": limits, "in_memory": volumes});
+    let fake = answering("workspace.show", shown);
     snapshot::check("show", &fake, &["-w", "shop", "show"]);
     assert_eq!(fake.calls()[0].1, json!({"workspace": "shop"}));
 }
@@ -101,7 +106,10 @@ fn start_and_stop_say_what_it_is_now() {
     let fake = Fake::start(&[
         ("workspace.start", vec![Step::Answer(json!({"workspace": workspace("ready")}))]),
         ("workspace.show", vec![Step::Answer(json!({"workspace": workspace("ready")}))]),
-        ("workspace.stop", vec![Step::Answer(json!({"workspace": workspace("stopped")}))]),
+        (
+            "workspace.stop",
+            vec![Step::Answer(json!({"workspace": workspace("stopped"), "in_memory": ["/var/lib/postgresql"]}))],
+        ),
     ]);
     snapshot::check("start", &fake, &["-w", "shop", "start"]);
     snapshot::check("stop", &fake, &["-w", "shop", "stop"]);

@@ -61,17 +61,21 @@ pub struct Limits {
     pub memory: u64,
     pub cpus: f64,
     pub pids: u32,
+    /// Bytes of the host's disk: work tree, home and history together.
+    pub disk: u64,
     pub open_files: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: 4 << 30, cpus: 2.0, pids: 1024, open_files: 65536 }
+        Self { memory: 4 << 30, cpus: 2.0, pids: 1024, disk: 20 << 30, open_files: 65536 }
     }
 }
 
 const MAX_FILE: u64 = 50 << 20;
 /// With less, not even the guest's own programs run.
+/// Room for a small project with its history.
+const LEAST_DISK: u64 = 64 << 20;
 const LEAST_MEMORY: u64 = 32 << 20;
 const LEAST_PIDS: u32 = 32;
 const LEAST_FILES: u32 = 64;
@@ -172,14 +176,17 @@ impl Project {
             memory: size_of("[limits] memory", file.limits.memory.as_deref(), defaults.memory).map_err(mistake)?,
             cpus: file.limits.cpus.unwrap_or(defaults.cpus),
             pids: file.limits.pids.unwrap_or(defaults.pids),
+            disk: size_of("[limits] disk", file.limits.disk.as_deref(), defaults.disk).map_err(mistake)?,
             open_files: file.limits.open_files.unwrap_or(defaults.open_files),
         };
         // To the engine a zero is no limit at all.
         let sensible = limits.cpus.is_finite() && limits.cpus >= 0.01;
-        if !sensible || limits.memory < LEAST_MEMORY || limits.pids < LEAST_PIDS || limits.open_files < LEAST_FILES {
+        let sensible = sensible && limits.memory >= LEAST_MEMORY && limits.disk >= LEAST_DISK;
+        if !sensible || limits.pids < LEAST_PIDS || limits.open_files < LEAST_FILES {
             return Err(mistake(format!(
-                "[limits] leave a guest no room: at least memory = \"{}m\", cpus = 0.01, pids = {LEAST_PIDS}, open_files = {LEAST_FILES}",
-                LEAST_MEMORY >> 20
+                "[limits] leave a guest no room: at least memory = \"{}m\", cpus = 0.01, pids = {LEAST_PIDS}, disk = \"{}m\", open_files = {LEAST_FILES}",
+                LEAST_MEMORY >> 20,
+                LEAST_DISK >> 20
             )));
         }
         let (default_agent, models) = agents(&file.agents).map_err(mistake)?;
@@ -222,7 +229,6 @@ fn unsupported(file: &File) -> Vec<String> {
         (!file.history.ignore.is_empty(), "[history] ignore (write .vcodingignore instead)"),
         (file.history.quiet.is_some(), "[history] quiet"),
         (file.run.max_cost.is_some(), "[run] max_cost"),
-        (file.limits.disk.is_some(), "[limits] disk"),
         (file.agents.values().any(|wishes| wishes.get("version").is_some()), "[agents] version"),
     ];
     asked.into_iter().filter(|(asked, _)| *asked).map(|(_, what)| what.to_owned()).collect()
@@ -251,6 +257,7 @@ fn wishes(file: &File, limits: &Limits, max_file: u64) -> Vec<Wish> {
     wish(limits.memory > defaults.memory, "[limits] memory", size(limits.memory), size(defaults.memory));
     wish(limits.cpus > defaults.cpus, "[limits] cpus", limits.cpus.to_string(), defaults.cpus.to_string());
     wish(limits.pids > defaults.pids, "[limits] pids", limits.pids.to_string(), defaults.pids.to_string());
+    wish(limits.disk > defaults.disk, "[limits] disk", size(limits.disk), size(defaults.disk));
     let files = (limits.open_files, defaults.open_files);
     wish(files.0 > files.1, "[limits] open_files", files.0.to_string(), files.1.to_string());
     wish(max_file > MAX_FILE, "[history] max_file", size(max_file), size(MAX_FILE));
@@ -358,11 +365,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
-        let Err(Error::Unsupported { what, .. }) = parse("[network]\nallow = [\"*\"]\n[limits]\ndisk = \"1g\"\n")
+        let Err(Error::Unsupported { what, .. }) = parse("[network]\nallow = [\"*\"]\n[history]\nquiet = \"1s\"\n")
         else {
             panic!()
         };
-        assert_eq!(what, ["[network] allow", "[limits] disk"]);
+        assert_eq!(what, ["[network] allow", "[history] quiet"]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::provider::docker::Docker;
 use crate::rpc::{self, listener};
 use crate::secrets::Secrets;
 use crate::store::{SetAside, Store};
-use crate::workspace::{KnownRuns, Points, Recovered, Registry, Shared, Turns, open_store};
+use crate::workspace::{Disk, KnownRuns, Points, Recovered, Registry, Shared, Turns, open_store};
 
 /// After the last call has been abandoned, the rooms have this long to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -112,8 +112,10 @@ pub async fn run(
     let (store, aside) = Store::open_or_set_aside(&places.state.join("db"), in_a_process_of_its_own)
         .map_err(|e| failed("the state cannot be read", &e))?;
     let (audit, audit_writer) = Audit::start(&places.state.join("audit")).map_err(|e| failed("no audit log", &e))?;
-    let shared = shared(places, &store)?;
     let owners = CancellationToken::new();
+    let (disk, looking) = Disk::watch(places.state.clone(), owners.clone());
+    let shared = shared(places, &store, disk)?;
+    let looking = tokio::spawn(looking);
     let (registry, recovered) = Registry::recover(Arc::new(shared), owners.clone()).await?;
     let registry = Arc::new(registry);
     let notices = notices(aside, &recovered);
@@ -143,6 +145,7 @@ pub async fn run(
         // After the last call: what is under way is dropped, and its intent is on disk.
         owners.cancel();
         registry.ended().await;
+        looking.await.map_err(|e| failed("the look at the disk", &e))?;
         audit_writer.await.map_err(|e| failed("the audit log", &e))?;
         store.flush().await.map_err(|e| failed("the last state was not written", &e))
     };
@@ -224,7 +227,7 @@ pub fn check_store(path: &Path) -> u8 {
 }
 
 /// What the rooms below share.
-fn shared(places: &Places, store: &Store) -> Result<Shared, Error> {
+fn shared(places: &Places, store: &Store, disk: Disk) -> Result<Shared, Error> {
     let state_dir = places.state.canonicalize().map_err(|e| {
         Error::new(Kind::InvalidConfiguration, format!("the state directory {}: {e}", places.state.display()))
     })?;
@@ -236,6 +239,7 @@ fn shared(places: &Places, store: &Store) -> Result<Shared, Error> {
         None => Docker::from_environment(&state_dir).map_err(|e| mistake(&e))?,
     };
     Ok(Shared {
+        disk,
         provider: Arc::new(provider),
         workspaces: store.table().map_err(|e| internal(&e))?,
         runs: store.table().map_err(|e| internal(&e))?,

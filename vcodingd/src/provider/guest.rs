@@ -41,6 +41,8 @@ pub struct Limits {
     /// Thousandths of a processor.
     pub milli_cpus: u64,
     pub pids: u32,
+    /// Bytes of one file.
+    pub file_size: u64,
     pub open_files: u32,
 }
 

@@ -27,7 +27,8 @@ impl RealGuest {
             return None;
         }
         world.spec.image = image(&world).await;
-        world.spec.limits = Limits { memory: 1 << 30, milli_cpus: 2000, pids: 1024, open_files: 4096 };
+        world.spec.limits =
+            Limits { memory: 1 << 30, milli_cpus: 2000, pids: 1024, file_size: 20 << 30, open_files: 4096 };
         world.spec.init_args = ["--model-port", "7001", "--relay-port", "7002"].map(str::to_owned).to_vec();
         let spec = &world.spec;
         let own = spec.state_dir.join("workspaces").join(spec.id.as_str());

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::active::{ActiveRuns, Over};
+use super::disk::{Disk, Fill, Taken};
 use super::doings::Doings;
 use super::handle::{Command, Handle, Reply};
 use super::machine::{self, Intent, Operation, Step};
@@ -48,6 +49,14 @@ pub(super) struct Actor {
     pub(super) ends: Ends,
     pub(super) doings: Doings,
     wanted: Wanted,
+    disk: Disk,
+    /// Counts what the workspace takes; one at a time.
+    counting: JoinSet<(Fill, Option<Taken>)>,
+    /// What it took when it was counted last, and what had to be done about it.
+    taken: Option<Taken>,
+    /// What it took when its guest's processes were ended, as long as it is too much.
+    swept: Option<Taken>,
+    warning: Option<String>,
     /// What the operation under way is at, and since when.
     waiting: Option<Waiting>,
     pub(super) memory_kills: MemoryKills,
@@ -73,18 +82,7 @@ pub(super) fn spawn(
     });
     let (inbox, commands) = mpsc::channel(INBOX);
     let ends = Ends::default();
-    let first = Arc::new(Snapshot {
-        view: view_of(&record, &ends, 0, false, None),
-        pool: None,
-        wall: None,
-        init: None,
-        memory: record.limits.memory,
-        made: record.rest != Rest::New,
-        musl: record.image.as_ref().is_some_and(|i| i.musl),
-        default_agent: record.default_agent.clone(),
-        models: record.models.clone(),
-        run: record.run.clone(),
-    });
+    let first = Arc::new(snapshot_of(&record, view_of(&record, &ends, 0, false, None)));
     let (published, snapshot) = watch::channel(first);
     let doings = Doings::default();
     let memory_kills = MemoryKills::default();
@@ -114,6 +112,11 @@ pub(super) fn spawn(
         ends,
         doings,
         wanted,
+        disk: shared.disk.clone(),
+        counting: JoinSet::new(),
+        taken: None,
+        swept: None,
+        warning: None,
         waiting: None,
         memory_kills,
         remarks: Notes::default(),
@@ -123,6 +126,23 @@ pub(super) fn spawn(
     };
     tasks.spawn(actor.run(commands, shutdown));
     handle
+}
+
+/// Without a guest that runs.
+fn snapshot_of(record: &WorkspaceRecord, view: WorkspaceView) -> Snapshot {
+    Snapshot {
+        view,
+        pool: None,
+        wall: None,
+        init: None,
+        limits: record.limits,
+        volumes: record.image.as_ref().map(|image| image.volumes.clone()).unwrap_or_default(),
+        made: record.rest != Rest::New,
+        musl: record.image.as_ref().is_some_and(|i| i.musl),
+        default_agent: record.default_agent.clone(),
+        models: record.models.clone(),
+        run: record.run.clone(),
+    }
 }
 
 fn view_of(
@@ -151,6 +171,7 @@ fn view_of(
         unrecorded: false,
         runs,
         problem: record.problem.clone(),
+        warning: None,
         waiting,
     }
 }
@@ -164,6 +185,8 @@ impl Actor {
                 () = shutdown.cancelled() => break,
                 // A guest that dies takes its runs along, and nobody in it can say so.
                 _ = look.tick(), if self.runs.any() => Next::Look,
+                fill = self.disk.changed(), if self.pool.is_some() && self.counting.is_empty() => Next::Count(fill),
+                Some(counted) = self.counting.join_next(), if !self.counting.is_empty() => Next::Counted(counted),
                 Some(over) = self.watching.join_next(), if !self.watching.is_empty() => Next::Over(over),
                 command = commands.recv() => match command {
                     Some(command) => Next::Command(command),
@@ -188,6 +211,12 @@ impl Actor {
     async fn next(&mut self, next: Next) -> bool {
         match next {
             Next::Look => self.lose_runs_of_a_gone_guest().await,
+            Next::Count(fill) => self.count(fill),
+            Next::Counted(Ok((fill, Some(taken)))) => self.counted(fill, taken).await,
+            Next::Counted(Ok((_, None))) => {}
+            Next::Counted(Err(error)) => {
+                tracing::error!(%error, "the task that counts what a workspace takes broke off");
+            }
             Next::Over(Ok(over)) => self.run_over(over).await,
             Next::Over(Err(error)) => tracing::error!(%error, "the task that watched a run broke off"),
             Next::Command(command) => {
@@ -233,6 +262,34 @@ impl Actor {
             Command::Turn { reply } => answer(reply, Ok(())),
         }
         true
+    }
+
+    fn count(&mut self, fill: Fill) {
+        let (disk, own) = (self.disk.clone(), self.places.own.clone());
+        self.counting.spawn(async move { (fill, disk.count(own).await) });
+    }
+
+    /// Ends the guest's processes if the workspace takes too much of the disk.
+    async fn counted(&mut self, fill: Fill, taken: Taken) {
+        let (limit, before) = (self.record.limits.disk, self.taken.replace(taken));
+        let Some(excess) = taken.excess(limit, before, fill) else {
+            self.swept = None;
+            if self.warning.take().is_some() {
+                self.publish();
+            }
+            return;
+        };
+        // Whatever makes room now is not what filled it.
+        if self.swept.is_some_and(|swept| !taken.grew_since(swept)) {
+            return;
+        }
+        self.swept = Some(taken);
+        tracing::warn!(workspace = %self.record.id, bytes = taken.bytes, names = taken.names, ?excess, "a workspace takes too much of the disk");
+        match self.sweep().await {
+            Ok(()) => self.warning = Some(taken.told(excess, limit)),
+            Err(error) => tracing::error!(workspace = %self.record.id, %error, "its guest's processes were not ended"),
+        }
+        self.publish();
     }
 
     /// An operation from its intent to its outcome.
@@ -582,23 +639,22 @@ impl Actor {
 
     /// Tells everybody how it is now.
     pub(super) fn publish(&self) {
+        let view = view_of(&self.record, &self.ends, self.runs.count(), self.pool.is_some(), self.waiting.clone());
+        let view = WorkspaceView { warning: self.warning.clone(), ..view };
         self.published.send_replace(Arc::new(Snapshot {
-            view: view_of(&self.record, &self.ends, self.runs.count(), self.pool.is_some(), self.waiting.clone()),
             pool: self.pool.clone(),
             wall: self.wall.clone(),
             init: self.walls.as_ref().map(|walls| walls.init),
-            memory: self.record.limits.memory,
-            made: self.record.rest != Rest::New,
-            musl: self.record.image.as_ref().is_some_and(|i| i.musl),
-            default_agent: self.record.default_agent.clone(),
-            models: self.record.models.clone(),
-            run: self.record.run.clone(),
+            ..snapshot_of(&self.record, view)
         }));
     }
 }
 
 enum Next {
     Look,
+    /// The disk has become fuller.
+    Count(Fill),
+    Counted(Result<(Fill, Option<Taken>), tokio::task::JoinError>),
     Command(Command),
     Over(Result<Over, tokio::task::JoinError>),
 }

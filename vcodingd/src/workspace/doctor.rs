@@ -210,7 +210,8 @@ fn space(state_dir: &Path) -> Vec<Finding> {
     let place = state_dir.display();
     let size = if free >> 30 == 0 { format!("{} MiB", free >> 20) } else { format!("{} GiB", free >> 30) };
     let text = format!("{size} free where {place} is");
-    let finding = if free < LITTLE_SPACE {
+    let total = stat.blocks().saturating_mul(stat.fragment_size());
+    let finding = if free < LITTLE_SPACE.max(super::disk::reserve(total)) {
         Finding::new("disk", Severity::Warning, text).fix("docker system df; docker image prune; vcodingctl ls")
     } else if inodes < FEW_INODES {
         Finding::new("disk", Severity::Warning, format!("{inodes} % of the inodes are free where {place} is"))

@@ -144,14 +144,14 @@ impl Handle {
     pub fn memory_limit_hit(&self) -> Option<u64> {
         let snapshot = self.snapshot();
         let hit = snapshot.init.is_some_and(|init| self.memory_kills.more(&*self.provider, init));
-        hit.then_some(snapshot.memory)
+        hit.then_some(snapshot.limits.memory)
     }
 
     /// Of a command that was lost with its guest: the memory limit, if that was why.
     pub async fn memory_limit_ended_guest(&self) -> Option<u64> {
         let snapshot = self.snapshot();
         let guest = self.provider.inspect(&snapshot.view.id).await.ok().flatten()?;
-        matches!(guest.state, GuestState::Exited { out_of_memory: true, .. }).then_some(snapshot.memory)
+        matches!(guest.state, GuestState::Exited { out_of_memory: true, .. }).then_some(snapshot.limits.memory)
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

@@ -139,20 +139,37 @@ impl Actor {
         self.record.superseded.sort();
         self.record.superseded.dedup();
         self.record.superseded.retain(|name| *name != built.reference && *name != built.image.0);
+        let volumes = volumes_of(&built.info);
+        if !volumes.is_empty() {
+            told.notes.push(format!(
+                "the image's VOLUME {} lies in memory: what is written there ends with the guest (stop, up --rebuild)",
+                volumes.join(", ")
+            ));
+        }
         self.record.image = Some(ImageRecord {
             id: built.image.0.clone(),
             reference: built.reference.clone(),
             source,
             env,
+            volumes: volumes.clone(),
             directory: if inside { built.info.working_dir.clone() } else { guest::places::WORK.to_owned() },
             shell,
             musl: super::agent::libc_of(&self.shared, &built.image.0).await == crate::agents::Libc::Musl,
         });
+        let most = most_open_files();
+        let asked = project.limits.open_files;
+        if asked > most && asked != config::Limits::default().open_files {
+            told.notes.push(format!(
+                "[limits] open_files = {asked} is more than this computer lets a process have: guests get {most} (ulimit -Hn)"
+            ));
+        }
         self.record.limits = record::LimitsRecord {
             memory: project.limits.memory,
             milli_cpus: millis(project.limits.cpus),
             pids: project.limits.pids,
-            open_files: project.limits.open_files.min(most_open_files()),
+            disk: project.limits.disk,
+            open_files: asked.min(most),
+            open_files_asked: (asked > most).then_some(asked),
         };
         self.record.max_file = project.max_file;
         self.record.default_agent.clone_from(&project.default_agent);
@@ -234,6 +251,11 @@ fn shell_of(accounts: &image::Accounts, user: &str) -> Option<String> {
     let found = accounts.accounts.iter().find(|a| a.name == wanted || a.uid.to_string() == wanted)?;
     let usable = found.shell.starts_with('/') && !found.shell.ends_with("nologin") && !found.shell.ends_with("false");
     usable.then(|| found.shell.clone())
+}
+
+/// The image's VOLUMEs, bounded: they are somebody's text, and lie in the record.
+fn volumes_of(info: &crate::provider::ImageInfo) -> Vec<String> {
+    info.volumes.iter().take(64).map(|volume| volume.chars().take(256).collect()).collect()
 }
 
 /// What this machine lets a process open at most: an engine that was started under the same limit

@@ -20,6 +20,7 @@ mod agent;
 mod apply;
 mod cleaned;
 mod consent;
+mod disk;
 mod doctor;
 mod doings;
 mod failure;
@@ -52,13 +53,14 @@ use tokio::sync::mpsc;
 
 pub use active::{KnownRuns, RunEntry};
 pub use agent::open_store;
+pub use disk::Disk;
 pub use doings::Doing;
 pub use failure::of_secrets as failure_of_secrets;
 pub use handle::Handle;
 pub use points::Points;
 #[cfg(debug_assertions)]
 pub use points::all as kill_points;
-pub use record::WorkspaceRecord;
+pub use record::{LimitsRecord, WorkspaceRecord};
 pub use recovery::Recovered;
 pub use registry::Registry;
 pub use turns::Turns;
@@ -83,6 +85,8 @@ pub struct Shared {
     /// Which runs are known, for whoever looks at one.
     pub known_runs: KnownRuns,
     pub agents: agents::Store,
+    /// How full the disk is.
+    pub disk: Disk,
     /// The trash has become fuller.
     pub put_away: tokio::sync::Notify,
     /// Whose connections are made ahead, and when.
@@ -102,8 +106,10 @@ pub struct Snapshot {
     pub wall: Option<Wall>,
     /// Its guest's PID 1, once it was started.
     pub init: Option<InitProcess>,
-    /// How much memory its guest has, in bytes.
-    pub memory: u64,
+    /// What its guest may use.
+    pub limits: LimitsRecord,
+    /// The image's VOLUMEs, which lie in memory.
+    pub volumes: Vec<String>,
     /// Its first `up` came to its end.
     pub made: bool,
     /// What its image was built on, and vcoding.toml's wishes for agents.

@@ -84,6 +84,9 @@ pub struct ImageRecord {
     pub directory: String,
     /// The user's shell.
     pub shell: String,
+    /// Its VOLUMEs, which lie in memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
     /// Its C library is musl; else glibc.
     #[serde(default)]
     pub musl: bool,
@@ -95,6 +98,16 @@ pub struct LimitsRecord {
     pub milli_cpus: u64,
     pub pids: u32,
     pub open_files: u32,
+    #[serde(default = "default_disk")]
+    pub disk: u64,
+    /// What was asked for, where this computer gives less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files_asked: Option<u32>,
+}
+
+/// Of a workspace that was made before there was a limit.
+fn default_disk() -> u64 {
+    crate::config::Limits::default().disk
 }
 
 impl store::Record for WorkspaceRecord {
@@ -175,6 +188,7 @@ impl WorkspaceRecord {
                 memory: self.limits.memory,
                 milli_cpus: self.limits.milli_cpus,
                 pids: self.limits.pids,
+                file_size: self.limits.disk,
                 open_files: self.limits.open_files,
             },
         })

@@ -93,7 +93,7 @@ pub(crate) async fn world() -> Option<World> {
         state_dir,
         helper: "test".to_owned(),
         init_args: Vec::new(),
-        limits: Limits { memory: 256 << 20, milli_cpus: 1000, pids: 64, open_files: 1024 },
+        limits: Limits { memory: 256 << 20, milli_cpus: 1000, pids: 64, file_size: 20 << 30, open_files: 1024 },
     };
     Some(World { docker, spec, _state: state })
 }

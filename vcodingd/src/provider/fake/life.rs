@@ -26,6 +26,8 @@ pub(super) struct Life {
     runtime: runtime::Handle,
     tasks: TaskTracker,
     children: AtomicUsize,
+    /// Ends the background children that there are now.
+    swept: Mutex<CancellationToken>,
     memory_kills: AtomicU64,
     runs: Mutex<Runs>,
     /// The forward that the daemon asked for last.
@@ -58,6 +60,7 @@ impl Life {
             runtime,
             tasks: TaskTracker::new(),
             children: AtomicUsize::new(0),
+            swept: Mutex::default(),
             memory_kills: AtomicU64::new(0),
             runs: Mutex::default(),
             relay: watch::Sender::new(None),
@@ -134,6 +137,7 @@ impl Life {
     /// KILL to all but the init: runs have an end, carriers none.
     pub fn sweep(&self) {
         locked(&self.runs).live.values().for_each(CancellationToken::cancel);
+        std::mem::take(&mut *locked(&self.swept)).cancel();
         self.cut();
     }
 
@@ -141,7 +145,7 @@ impl Life {
         self.children.load(Relaxed)
     }
 
-    /// A background child that lives until the guest or `tree` ends.
+    /// A background child that lives until the guest or `tree` ends, or all are swept away.
     pub fn spawn_child(self: &Arc<Self>, tree: CancellationToken) {
         /// Counts down however it ends.
         struct Child(Arc<Life>);
@@ -152,8 +156,12 @@ impl Life {
         }
         self.children.fetch_add(1, Relaxed);
         let child = Child(Arc::clone(self));
+        let swept = locked(&self.swept).clone();
         self.spawn(async move {
-            tree.cancelled().await;
+            tokio::select! {
+                () = tree.cancelled() => {}
+                () = swept.cancelled() => {}
+            }
             drop(child);
         });
     }

@@ -41,7 +41,7 @@ impl TestGuest {
             state_dir: state_dir.clone(),
             helper: "test".to_owned(),
             init_args: Vec::new(),
-            limits: Limits { memory: 1 << 30, milli_cpus: 1000, pids: 100, open_files: 1024 },
+            limits: Limits { memory: 1 << 30, milli_cpus: 1000, pids: 100, file_size: 20 << 30, open_files: 1024 },
         };
         let own = state_dir.join("workspaces").join(spec.id.as_str());
         for dir in [own.join("tree"), own.join("home"), own.join("run"), own.join("etc")] {

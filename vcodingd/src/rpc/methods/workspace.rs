@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jsonrpsee::RpcModule;
 use protocol::methods::{ConsentSet, ConsentShow, Destroy, Gc, List, Show, Start, Stop, Trash, Up};
-use protocol::workspace::{Phase, ShowResult, TrashList, WorkspaceList};
+use protocol::workspace::{Limits, Phase, ShowResult, TrashList, WorkspaceList};
 use tokio::sync::mpsc;
 
 use super::{Context, register};
@@ -47,8 +47,18 @@ pub(super) fn register_all(module: &mut RpcModule<Context>) {
 fn shown(handle: &Handle) -> ShowResult {
     let workspace = handle.view();
     // What ended is isolated by nothing.
-    let wall = handle.snapshot().wall.clone().filter(|_| workspace.phase != Phase::Broken);
-    ShowResult { workspace, wall }
+    let snapshot = handle.snapshot();
+    let wall = snapshot.wall.clone().filter(|_| workspace.phase != Phase::Broken);
+    let limits = snapshot.limits;
+    let limits = Limits {
+        memory: limits.memory,
+        milli_cpus: limits.milli_cpus,
+        pids: limits.pids,
+        disk: limits.disk,
+        open_files: limits.open_files,
+        open_files_asked: limits.open_files_asked,
+    };
+    ShowResult { workspace, wall, limits: Some(limits), in_memory: snapshot.volumes.clone() }
 }
 
 /// Does `work` while its progress goes to the caller, all of it before the answer.

@@ -14,7 +14,7 @@ use crate::exec;
 use crate::provider::fake::{Fake, World as Guests};
 use crate::secrets::Secrets;
 use crate::store::Store;
-use crate::workspace::{Handle, KnownRuns, Points, Recovered, Registry, Say, Shared, Turns, open_store};
+use crate::workspace::{Disk, Handle, KnownRuns, Points, Recovered, Registry, Say, Shared, Turns, open_store};
 
 /// Nothing here takes seconds; a test that waits longer has lost something.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,6 +29,8 @@ pub struct World {
 pub struct Daemon {
     pub registry: Arc<Registry>,
     pub recovered: Recovered,
+    /// Says that the disk has become fuller.
+    pub fill: tokio::sync::watch::Sender<crate::workspace::disk::Fill>,
     shutdown: CancellationToken,
 }
 
@@ -76,7 +78,9 @@ impl World {
             }
             tokio::task::yield_now().await;
         };
+        let (disk, fill) = Disk::by_hand();
         let shared = Shared {
+            disk,
             provider: Arc::new(Fake::new(self.guests.clone(), &state_dir)),
             workspaces: store.table().unwrap(),
             runs: store.table().unwrap(),
@@ -93,7 +97,7 @@ impl World {
         };
         let shutdown = CancellationToken::new();
         let (registry, recovered) = Registry::recover(Arc::new(shared), shutdown.clone()).await.unwrap();
-        Daemon { registry: Arc::new(registry), recovered, shutdown }
+        Daemon { registry: Arc::new(registry), recovered, fill, shutdown }
     }
 
     /// Guests that the engine has for this state directory.
@@ -164,9 +168,14 @@ impl Daemon {
 
     /// What a command prints in the guest.
     pub async fn exec(&self, argv: &[&str]) -> (u8, String) {
+        self.try_exec(argv).await.unwrap()
+    }
+
+    /// The same where its connection may just have been cut.
+    pub async fn try_exec(&self, argv: &[&str]) -> Result<(u8, String), exec::Error> {
         let pool = self.handle().pool().await.unwrap();
         let argv: Vec<Vec<u8>> = argv.iter().map(|a| a.as_bytes().to_vec()).collect();
-        let done = exec::captured(&pool, guest::Frame::exec(argv), Vec::new(), 1 << 20, PATIENCE).await.unwrap();
-        (done.status, String::from_utf8(done.stdout).unwrap())
+        let done = exec::captured(&pool, guest::Frame::exec(argv), Vec::new(), 1 << 20, PATIENCE).await?;
+        Ok((done.status, String::from_utf8(done.stdout).unwrap()))
     }
 }
