@@ -314,4 +314,7 @@ pub struct DestroyResult {
     /// Its work tree, home, record and history are kept until then, unless it was purged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_until: Option<Timestamp>,
+    /// What of it was in no checkpoint, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }

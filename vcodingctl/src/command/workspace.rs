@@ -218,12 +218,8 @@ fn facts(view: &WorkspaceView) -> Vec<(&'static str, String)> {
 
 /// What it may use, and what of it does not outlive its guest.
 fn bounds(limits: &Limits, in_memory: &[String]) -> Vec<(&'static str, String)> {
-    let short = match limits.open_files_asked {
-        Some(asked) => format!(" ({asked} asked for; this computer gives no more)"),
-        None => String::new(),
-    };
     let text = format!(
-        "{} of memory, {} of disk, {} processors, {} processes, {} open files{short}",
+        "{} of memory, {} of disk, {} processors, {} processes, {} open files",
         bytes(limits.memory),
         bytes(limits.disk),
         f64::from(u32::try_from(limits.milli_cpus).unwrap_or(u32::MAX)) / 1000.0,
@@ -231,6 +227,9 @@ fn bounds(limits: &Limits, in_memory: &[String]) -> Vec<(&'static str, String)> 
         limits.open_files
     );
     let mut bounds = vec![("limits", text)];
+    if let Some(asked) = limits.open_files_asked {
+        bounds.push(("", format!("{asked} open files were asked for; this computer gives no more")));
+    }
     if !in_memory.is_empty() {
         bounds.push(("in memory", format!("{} (ends with the guest)", one_line(&in_memory.join(", ")))));
     }
@@ -292,9 +291,13 @@ pub fn destroy(force: bool, purge: bool, session: &Session, printer: &Printer) -
             let day: String = until.to_string().chars().take(10).collect();
             let what = "its work tree, its home and its history are kept";
             printer.line(&format!("{} is gone; {what} until {day}", result.name));
+            printer.notes(&result.notes);
             printer.next_of(&[(&format!("vcodingctl up --from {}", result.id), "brings it back")]);
         }
-        None => printer.line(&format!("{} is gone, and nothing of it is kept", result.name)),
+        None => {
+            printer.line(&format!("{} is gone, and nothing of it is kept", result.name));
+            printer.notes(&result.notes);
+        }
     }
     Ok(0)
 }

@@ -16,16 +16,20 @@ pub fn lines(notes: &Notes) -> Vec<String> {
 
 /// What is only told who asks for it.
 pub fn asides(notes: &Notes) -> Vec<String> {
-    let said = |class: Class, one: &str, many: &str, why: &str| {
-        let count = notes.count(class);
-        let named: Vec<Vec<u8>> = notes.listed(|c| c == class).iter().map(|note| note.path.clone()).collect();
-        (count > 0).then(|| {
-            format!("left out: {count} {}{why}: {}", if count == 1 { one } else { many }, names(&named, count))
-        })
-    };
-    let caches = said(Class::Cache, "cache", "caches", "");
-    let ignored = said(Class::ProjectIgnored, "name", "names", " that the project's own rules ignore");
-    caches.into_iter().chain(ignored).collect()
+    let caches = summed(notes, Class::Cache, "cache", "caches");
+    caches.into_iter().chain(ignored(notes)).map(|what| format!("left out: {what}")).collect()
+}
+
+/// What the project's own rules keep out, in a line.
+pub fn ignored(notes: &Notes) -> Option<String> {
+    let why = "that the project's own rules ignore";
+    summed(notes, Class::ProjectIgnored, &format!("name {why}"), &format!("names {why}"))
+}
+
+fn summed(notes: &Notes, class: Class, one: &str, many: &str) -> Option<String> {
+    let count = notes.count(class);
+    let named: Vec<Vec<u8>> = notes.listed(|c| c == class).iter().map(|note| note.path.clone()).collect();
+    (count > 0).then(|| format!("{count} {}: {}", if count == 1 { one } else { many }, names(&named, count)))
 }
 
 /// What only the work tree has and may be somebody's work; `None` if there is nothing.

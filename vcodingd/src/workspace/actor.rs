@@ -27,8 +27,6 @@ use crate::runs::RunRecord;
 use crate::ssh::{Keys, Pool};
 use crate::timeline::{Activity, Cause, Ends, Notes, Paths, Timeline, remarks};
 
-/// Files of unapplied work that an error names.
-const LISTED: usize = 100;
 /// How often a guest with live runs is looked after.
 const LOOK: Duration = Duration::from_secs(5);
 /// Commands that wait for their turn; a caller beyond is told that the workspace is busy.
@@ -49,14 +47,14 @@ pub(super) struct Actor {
     pub(super) ends: Ends,
     pub(super) doings: Doings,
     wanted: Wanted,
-    disk: Disk,
+    pub(super) disk: Disk,
     /// Counts what the workspace takes; one at a time.
-    counting: JoinSet<(Fill, Option<Taken>)>,
+    pub(super) counting: JoinSet<(Fill, Option<Taken>)>,
     /// What it took when it was counted last, and what had to be done about it.
-    taken: Option<Taken>,
+    pub(super) taken: Option<Taken>,
     /// What it took when its guest's processes were ended, as long as it is too much.
-    swept: Option<Taken>,
-    warning: Option<String>,
+    pub(super) swept: Option<Taken>,
+    pub(super) warning: Option<String>,
     /// What the operation under way is at, and since when.
     waiting: Option<Waiting>,
     pub(super) memory_kills: MemoryKills,
@@ -264,34 +262,6 @@ impl Actor {
         true
     }
 
-    fn count(&mut self, fill: Fill) {
-        let (disk, own) = (self.disk.clone(), self.places.own.clone());
-        self.counting.spawn(async move { (fill, disk.count(own).await) });
-    }
-
-    /// Ends the guest's processes if the workspace takes too much of the disk.
-    async fn counted(&mut self, fill: Fill, taken: Taken) {
-        let (limit, before) = (self.record.limits.disk, self.taken.replace(taken));
-        let Some(excess) = taken.excess(limit, before, fill) else {
-            self.swept = None;
-            if self.warning.take().is_some() {
-                self.publish();
-            }
-            return;
-        };
-        // Whatever makes room now is not what filled it.
-        if self.swept.is_some_and(|swept| !taken.grew_since(swept)) {
-            return;
-        }
-        self.swept = Some(taken);
-        tracing::warn!(workspace = %self.record.id, bytes = taken.bytes, names = taken.names, ?excess, "a workspace takes too much of the disk");
-        match self.sweep().await {
-            Ok(()) => self.warning = Some(taken.told(excess, limit)),
-            Err(error) => tracing::error!(workspace = %self.record.id, %error, "its guest's processes were not ended"),
-        }
-        self.publish();
-    }
-
     /// An operation from its intent to its outcome.
     pub(super) async fn operate(&mut self, operation: Operation, say: &Say) -> Result<Told, Error> {
         let points = self.shared.points.clone();
@@ -414,77 +384,6 @@ impl Actor {
             }
         })
         .await;
-    }
-
-    /// Refuses while runs are under way, and names the newest.
-    fn needs_no_runs(&self) -> Result<(), Error> {
-        let Some((id, title)) = self.runs.newest() else { return Ok(()) };
-        let name = &self.record.name;
-        let short: String = id.as_str().chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
-        let others = match self.runs.count() {
-            1 => String::new(),
-            count => format!(" and {} more", count - 1),
-        };
-        let message = format!("run {short} ({title}){others} is under way in workspace {name}");
-        Err(Error::new(Kind::RunsUnderWay, message)
-            .details(serde_json::json!({ "run": id, "runs": self.runs.count() }))
-            .hint("vcodingctl cancel @ ends it; --wait waits for its end, --force goes ahead all the same"))
-    }
-
-    async fn stop(&mut self, force: bool) -> Result<(), Error> {
-        if !force {
-            self.needs_no_runs()?;
-        }
-        match self.record.rest {
-            Rest::Stopped => Ok(()),
-            Rest::New | Rest::Ready => self.operate(Operation::Stop, &Say::default()).await.map(drop),
-        }
-    }
-
-    async fn destroy(&mut self, force: bool, purge: bool) -> Result<(), Error> {
-        if !force {
-            self.needs_no_runs()
-                .map_err(|e| e.hint("vcodingctl cancel @ ends it; vcodingctl destroy --force ends everything"))?;
-            self.look_at_history()
-                .await
-                .map_err(|e| e.hint("vcodingctl destroy --force, if nothing of it is wanted"))?;
-            if self.ends.base.is_some() && !self.places.tree().is_dir() {
-                // What is gone cannot be recorded: the newest checkpoint is all there is.
-                self.needs_to_be_home().await?;
-            } else if self.ends.base.is_some() {
-                self.checkpoint(Cause::of("destroy"), Activity::Running).await?;
-            } else if self.record.rest != Rest::New {
-                return Err(self.history_is_gone(Kind::UnappliedWork));
-            }
-            self.needs_to_be_home().await?;
-        }
-        self.operate(Operation::Destroy { purge, force }, &Say::default()).await.map(drop)
-    }
-
-    /// Refuses where the work tree holds what no checkpoint can: it would be gone for good.
-    fn needs_nothing_left_out(&self) -> Result<(), Error> {
-        let Some(only_here) = remarks::only_here(&self.remarks) else { return Ok(()) };
-        Err(Error::new(
-            Kind::UnappliedWork,
-            format!("workspace {} holds what is in no checkpoint: {only_here}", self.record.name),
-        )
-        .hint("vcodingctl exec -- cat FILE > FILE takes one home, vcodingctl destroy --force ends it anyway"))
-    }
-
-    /// Refuses where there is work that was never taken home, and names it.
-    pub(super) async fn needs_to_be_home(&self) -> Result<(), Error> {
-        if !self.ends.unapplied {
-            return self.needs_nothing_left_out();
-        }
-        let mut files = self.timeline.unapplied().await.map_err(|e| failure::of_timeline(&e))?;
-        let total = files.len();
-        files.truncate(LISTED);
-        Err(Error::new(
-            Kind::UnappliedWork,
-            format!("workspace {} holds work that was never applied", self.record.name),
-        )
-        .details(serde_json::json!({ "files": files, "total": total }))
-        .hint("vcodingctl diff shows it, vcodingctl apply takes it home, vcodingctl destroy --force ends it anyway"))
     }
 
     pub(super) async fn checkpoint(

@@ -14,6 +14,8 @@ use nix::sys::statvfs::statvfs;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::actor::Actor;
+
 /// How often the file system is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// By so much it has to grow until somebody counts.
@@ -134,6 +136,36 @@ impl Taken {
         format!(
             "its guest's processes were ended: {why}; make room by vcodingctl exec -- rm …, or vcodingctl rollback --clean NAME"
         )
+    }
+}
+
+impl Actor {
+    pub(super) fn count(&mut self, fill: Fill) {
+        let (disk, own) = (self.disk.clone(), self.places.own.clone());
+        self.counting.spawn(async move { (fill, disk.count(own).await) });
+    }
+
+    /// Ends the guest's processes if the workspace takes too much of the disk.
+    pub(super) async fn counted(&mut self, fill: Fill, taken: Taken) {
+        let (limit, before) = (self.record.limits.disk, self.taken.replace(taken));
+        let Some(excess) = taken.excess(limit, before, fill) else {
+            self.swept = None;
+            if self.warning.take().is_some() {
+                self.publish();
+            }
+            return;
+        };
+        // Whatever makes room now is not what filled it.
+        if self.swept.is_some_and(|swept| !taken.grew_since(swept)) {
+            return;
+        }
+        self.swept = Some(taken);
+        tracing::warn!(workspace = %self.record.id, bytes = taken.bytes, names = taken.names, ?excess, "a workspace takes too much of the disk");
+        match self.sweep().await {
+            Ok(()) => self.warning = Some(taken.told(excess, limit)),
+            Err(error) => tracing::error!(workspace = %self.record.id, %error, "its guest's processes were not ended"),
+        }
+        self.publish();
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) enum Command {
     Destroy {
         force: bool,
         purge: bool,
-        reply: Reply<()>,
+        reply: Reply<Vec<String>>,
     },
     Checkpoint {
         label: Option<String>,
@@ -246,7 +246,7 @@ impl Handle {
         }
     }
 
-    pub async fn destroy(&self, force: bool, purge: bool) -> Result<(), Error> {
+    pub async fn destroy(&self, force: bool, purge: bool) -> Result<Vec<String>, Error> {
         self.ask(|reply| Command::Destroy { force, purge, reply }).await
     }
 

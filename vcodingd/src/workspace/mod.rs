@@ -23,6 +23,7 @@ mod consent;
 mod disk;
 mod doctor;
 mod doings;
+mod ending;
 mod failure;
 mod handle;
 mod helper;

@@ -289,6 +289,8 @@ mod tests {
         assert_eq!(WorkspaceRecord::read_copy(dir.path()).unwrap(), record);
         let fields = written.as_object_mut().unwrap();
         assert_eq!((fields.remove("version"), fields.remove("revision")), (Some(2.into()), Some(0.into())));
+        let disk = written["limits"].as_object_mut().unwrap().remove("disk");
+        assert_eq!(disk, Some(default_disk().into()), "there was no limit then");
         assert_eq!(written, first);
         std::fs::write(dir.path().join(COPY), r#"{"version":3,"id":"new"}"#).unwrap();
         assert!(WorkspaceRecord::read_copy(dir.path()).unwrap_err().to_string().contains("newer vcodingd"));

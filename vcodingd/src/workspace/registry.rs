@@ -313,12 +313,12 @@ impl Registry {
     pub async fn destroy(&self, reference: &WorkspaceRef, force: bool, purge: bool) -> Result<DestroyResult, Error> {
         let handle = self.find(reference)?;
         let view = handle.snapshot().view.clone();
-        handle.destroy(force, purge).await?;
+        let notes = handle.destroy(force, purge).await?;
         self.lock().all.remove(&view.id);
         self.shared.put_away.notify_one();
         let kept = i64::try_from(trash::KEPT.as_millis()).unwrap_or(0);
         let kept_until = (!purge).then(|| Timestamp::from_unix_ms(Timestamp::now().unix_ms() + kept));
-        Ok(DestroyResult { id: view.id, name: view.name, kept_until })
+        Ok(DestroyResult { id: view.id, name: view.name, kept_until, notes })
     }
 
     /// Waits for every owner to end, after the shutdown was asked for.

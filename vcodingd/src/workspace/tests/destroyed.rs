@@ -18,7 +18,8 @@ async fn what_was_destroyed_is_brought_back_with_what_no_checkpoint_had() {
     let home = world.state().join("workspaces").join(id.as_str()).join("home");
     std::fs::write(home.join("history"), "h").unwrap();
     let named = protocol::WorkspaceRef::Name("shop".into());
-    daemon.registry.destroy(&named, true, false).await.unwrap();
+    let gone = daemon.registry.destroy(&named, true, false).await.unwrap();
+    assert_eq!(gone.notes, ["in no checkpoint were 1 name that the project's own rules ignore: only.secret"]);
     let kept = daemon.registry.trash().await.unwrap();
     assert_eq!((kept.len(), &kept[0].id, kept[0].name.as_ref().unwrap().as_str()), (1, &id, "shop"));
 
