@@ -75,8 +75,9 @@ fn background_children_and_what_they_leave_live_on_after_a_normal_end() {
 #[test]
 fn a_signal_for_the_channel_reaches_the_command_once_and_the_supervisor_survives_it() {
     let Some(guest) = Guest::start() else { return };
-    // To the group, as sshd does it.
+    // To the group, as sshd does it; once the supervisor waits, since what comes while the command starts is passed on by it.
     let script = "for s in INT TERM HUP QUIT USR1 USR2; do trap \"echo $s\" $s; done; \
+        until grep -q '^State:.S' /proc/$PPID/status; do sleep 0.01; done; \
         for s in INT TERM HUP QUIT USR1 USR2; do kill -$s 0; done; sleep 0.2; exit 3";
     let output = guest.exec(script);
     let mut heard: Vec<_> = text(&output).lines().map(str::to_owned).collect();
